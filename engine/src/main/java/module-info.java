@@ -1,0 +1,7 @@
+/** Dirty tracking, the RAM-block log, the migration stream and the precopy loop. */
+module dev.tidemark.engine {
+  requires transitive dev.tidemark.ffm;
+  requires static jdk.incubator.vector;
+
+  exports dev.tidemark.engine.log;
+}

@@ -1,0 +1,23 @@
+package dev.tidemark.ffm;
+
+import java.util.Optional;
+
+/** Whether this module may call native code (JEP 472). */
+public final class NativeAccess {
+  private NativeAccess() {}
+
+  /**
+   * Why no call of this module can work, asked before the first one.
+   *
+   * @return empty if native access is granted; else one line that names the flag to add
+   */
+  public static Optional<String> missing() {
+    Module module = NativeAccess.class.getModule();
+    if (module.isNativeAccessEnabled()) {
+      return Optional.empty();
+    }
+    String name = module.isNamed() ? module.getName() : "ALL-UNNAMED";
+    return Optional.of(
+        "no native access: add --enable-native-access=" + name + " (or start with @jdk-flags.txt)");
+  }
+}

@@ -1,0 +1,366 @@
+package dev.tidemark.ffm.internal;
+
+import static java.lang.foreign.ValueLayout.ADDRESS;
+import static java.lang.foreign.ValueLayout.JAVA_INT;
+import static java.lang.foreign.ValueLayout.JAVA_LONG;
+
+import dev.tidemark.ffm.LinuxException;
+import java.lang.foreign.Arena;
+import java.lang.foreign.FunctionDescriptor;
+import java.lang.foreign.Linker;
+import java.lang.foreign.MemoryLayout;
+import java.lang.foreign.MemorySegment;
+import java.lang.foreign.ValueLayout;
+import java.lang.invoke.MethodHandle;
+import java.lang.invoke.VarHandle;
+
+/**
+ * The C library's functions, one static method each. Each returns what C returns, or {@code -errno}
+ * where C would return -1: so nothing is thrown or allocated on the way, and errno cannot be read
+ * late. Errors become exceptions one floor up, where the arguments that matter are known.
+ *
+ * <p>Threading: any platform thread. The errno buffer is per thread and lives as long as it.
+ */
+public final class Libc {
+  private static final Linker LINKER = Linker.nativeLinker();
+  private static final MemoryLayout STATE = Linker.Option.captureStateLayout();
+  private static final VarHandle ERRNO =
+      STATE.varHandle(MemoryLayout.PathElement.groupElement("errno")).withInvokeExactBehavior();
+  private static final ThreadLocal<MemorySegment> CAPTURE =
+      ThreadLocal.withInitial(() -> Arena.ofAuto().allocate(STATE));
+
+  private static final MethodHandle MH$open =
+      bind(2, "open", JAVA_INT, ADDRESS, JAVA_INT, JAVA_INT);
+  private static final MethodHandle MH$close = bind(-1, "close", JAVA_INT, JAVA_INT);
+  private static final MethodHandle MH$ioctl =
+      bind(2, "ioctl", JAVA_INT, JAVA_INT, JAVA_LONG, ADDRESS);
+  private static final MethodHandle MH$ioctlValue =
+      bind(2, "ioctl", JAVA_INT, JAVA_INT, JAVA_LONG, JAVA_LONG);
+  private static final MethodHandle MH$mmap =
+      bind(-1, "mmap", JAVA_LONG, JAVA_LONG, JAVA_LONG, JAVA_INT, JAVA_INT, JAVA_INT, JAVA_LONG);
+  private static final MethodHandle MH$munmap = bind(-1, "munmap", JAVA_INT, JAVA_LONG, JAVA_LONG);
+  private static final MethodHandle MH$mprotect =
+      bind(-1, "mprotect", JAVA_INT, JAVA_LONG, JAVA_LONG, JAVA_INT);
+  private static final MethodHandle MH$madvise =
+      bind(-1, "madvise", JAVA_INT, JAVA_LONG, JAVA_LONG, JAVA_INT);
+  private static final MethodHandle MH$memfdCreate =
+      bind(-1, "memfd_create", JAVA_INT, ADDRESS, JAVA_INT);
+  private static final MethodHandle MH$ftruncate =
+      bind(-1, "ftruncate", JAVA_INT, JAVA_INT, JAVA_LONG);
+  private static final MethodHandle MH$sysconf = bind(-1, "sysconf", JAVA_LONG, JAVA_INT);
+  private static final MethodHandle MH$syscall =
+      bind(1, "syscall", JAVA_LONG, JAVA_LONG, JAVA_LONG, JAVA_LONG, JAVA_LONG);
+  private static final MethodHandle MH$socket =
+      bind(-1, "socket", JAVA_INT, JAVA_INT, JAVA_INT, JAVA_INT);
+  private static final MethodHandle MH$bind =
+      bind(-1, "bind", JAVA_INT, JAVA_INT, ADDRESS, JAVA_INT);
+  private static final MethodHandle MH$listen = bind(-1, "listen", JAVA_INT, JAVA_INT, JAVA_INT);
+  private static final MethodHandle MH$accept4 =
+      bind(-1, "accept4", JAVA_INT, JAVA_INT, ADDRESS, ADDRESS, JAVA_INT);
+  private static final MethodHandle MH$connect =
+      bind(-1, "connect", JAVA_INT, JAVA_INT, ADDRESS, JAVA_INT);
+  private static final MethodHandle MH$getsockname =
+      bind(-1, "getsockname", JAVA_INT, JAVA_INT, ADDRESS, ADDRESS);
+  private static final MethodHandle MH$setsockopt =
+      bind(-1, "setsockopt", JAVA_INT, JAVA_INT, JAVA_INT, JAVA_INT, ADDRESS, JAVA_INT);
+  private static final MethodHandle MH$shutdown =
+      bind(-1, "shutdown", JAVA_INT, JAVA_INT, JAVA_INT);
+  private static final MethodHandle MH$poll =
+      bind(-1, "poll", JAVA_INT, ADDRESS, JAVA_LONG, JAVA_INT);
+  private static final MethodHandle MH$readv =
+      bind(-1, "readv", JAVA_LONG, JAVA_INT, ADDRESS, JAVA_INT);
+  private static final MethodHandle MH$writev =
+      bind(-1, "writev", JAVA_LONG, JAVA_INT, ADDRESS, JAVA_INT);
+  private static final MethodHandle MH$read =
+      bind(-1, "read", JAVA_LONG, JAVA_INT, ADDRESS, JAVA_LONG);
+  private static final MethodHandle MH$write =
+      bind(-1, "write", JAVA_LONG, JAVA_INT, ADDRESS, JAVA_LONG);
+
+  private Libc() {}
+
+  // The linker is asked for a function by its C name only here, so this is the one restricted call.
+  @SuppressWarnings("restricted")
+  private static MethodHandle bind(
+      int firstVariadic, String name, ValueLayout result, ValueLayout... arguments) {
+    MemorySegment symbol =
+        LINKER
+            .defaultLookup()
+            .find(name)
+            .orElseThrow(() -> new LinkageError("the C library has no function " + name));
+    FunctionDescriptor descriptor = FunctionDescriptor.of(result, arguments);
+    Linker.Option capture = Linker.Option.captureCallState("errno");
+    return firstVariadic < 0
+        ? LINKER.downcallHandle(symbol, descriptor, capture)
+        : LINKER.downcallHandle(
+            symbol, descriptor, capture, Linker.Option.firstVariadicArg(firstVariadic));
+  }
+
+  /**
+   * Gives native memory that the kernel handed out a length and a lifetime.
+   *
+   * @param address what mmap returned
+   * @param bytes the length asked of mmap
+   */
+  @SuppressWarnings("restricted")
+  public static MemorySegment memory(long address, long bytes) {
+    return MemorySegment.ofAddress(address).reinterpret(bytes);
+  }
+
+  private static long result(long value, MemorySegment state) {
+    return value == -1 ? -(long) (int) ERRNO.get(state, 0L) : value;
+  }
+
+  private static int result(int value, MemorySegment state) {
+    return value == -1 ? -(int) ERRNO.get(state, 0L) : value;
+  }
+
+  private static AssertionError unexpected(Throwable cause) {
+    if (cause instanceof Error error) {
+      throw error;
+    }
+    if (cause instanceof RuntimeException exception) {
+      throw exception;
+    }
+    return new AssertionError(cause);
+  }
+
+  public static int open(String path, int flags, int mode) {
+    MemorySegment state = CAPTURE.get();
+    try (Arena arena = Arena.ofConfined()) {
+      MemorySegment name = arena.allocateFrom(path);
+      return result((int) MH$open.invokeExact(state, name, flags, mode), state);
+    } catch (Throwable t) {
+      throw unexpected(t);
+    }
+  }
+
+  public static int close(int fd) {
+    MemorySegment state = CAPTURE.get();
+    try {
+      return result((int) MH$close.invokeExact(state, fd), state);
+    } catch (Throwable t) {
+      throw unexpected(t);
+    }
+  }
+
+  public static int ioctl(int fd, long request, MemorySegment argument) {
+    MemorySegment state = CAPTURE.get();
+    try {
+      return result((int) MH$ioctl.invokeExact(state, fd, request, argument), state);
+    } catch (Throwable t) {
+      throw unexpected(t);
+    }
+  }
+
+  public static int ioctl(int fd, long request, long argument) {
+    MemorySegment state = CAPTURE.get();
+    try {
+      return result((int) MH$ioctlValue.invokeExact(state, fd, request, argument), state);
+    } catch (Throwable t) {
+      throw unexpected(t);
+    }
+  }
+
+  public static long mmap(
+      long address, long length, int protection, int flags, int fd, long offset) {
+    MemorySegment state = CAPTURE.get();
+    try {
+      return result(
+          (long) MH$mmap.invokeExact(state, address, length, protection, flags, fd, offset), state);
+    } catch (Throwable t) {
+      throw unexpected(t);
+    }
+  }
+
+  public static int munmap(long address, long length) {
+    MemorySegment state = CAPTURE.get();
+    try {
+      return result((int) MH$munmap.invokeExact(state, address, length), state);
+    } catch (Throwable t) {
+      throw unexpected(t);
+    }
+  }
+
+  public static int mprotect(long address, long length, int protection) {
+    MemorySegment state = CAPTURE.get();
+    try {
+      return result((int) MH$mprotect.invokeExact(state, address, length, protection), state);
+    } catch (Throwable t) {
+      throw unexpected(t);
+    }
+  }
+
+  public static int madvise(long address, long length, int advice) {
+    MemorySegment state = CAPTURE.get();
+    try {
+      return result((int) MH$madvise.invokeExact(state, address, length, advice), state);
+    } catch (Throwable t) {
+      throw unexpected(t);
+    }
+  }
+
+  public static int memfdCreate(String name, int flags) {
+    MemorySegment state = CAPTURE.get();
+    try (Arena arena = Arena.ofConfined()) {
+      MemorySegment label = arena.allocateFrom(name);
+      return result((int) MH$memfdCreate.invokeExact(state, label, flags), state);
+    } catch (Throwable t) {
+      throw unexpected(t);
+    }
+  }
+
+  public static int ftruncate(int fd, long length) {
+    MemorySegment state = CAPTURE.get();
+    try {
+      return result((int) MH$ftruncate.invokeExact(state, fd, length), state);
+    } catch (Throwable t) {
+      throw unexpected(t);
+    }
+  }
+
+  public static long sysconf(int name) {
+    MemorySegment state = CAPTURE.get();
+    try {
+      return result((long) MH$sysconf.invokeExact(state, name), state);
+    } catch (Throwable t) {
+      throw unexpected(t);
+    }
+  }
+
+  public static long syscall(long number, long a, long b, long c) {
+    MemorySegment state = CAPTURE.get();
+    try {
+      return result((long) MH$syscall.invokeExact(state, number, a, b, c), state);
+    } catch (Throwable t) {
+      throw unexpected(t);
+    }
+  }
+
+  public static int socket(int domain, int type, int protocol) {
+    MemorySegment state = CAPTURE.get();
+    try {
+      return result((int) MH$socket.invokeExact(state, domain, type, protocol), state);
+    } catch (Throwable t) {
+      throw unexpected(t);
+    }
+  }
+
+  public static int bind(int fd, MemorySegment address, int length) {
+    MemorySegment state = CAPTURE.get();
+    try {
+      return result((int) MH$bind.invokeExact(state, fd, address, length), state);
+    } catch (Throwable t) {
+      throw unexpected(t);
+    }
+  }
+
+  public static int listen(int fd, int backlog) {
+    MemorySegment state = CAPTURE.get();
+    try {
+      return result((int) MH$listen.invokeExact(state, fd, backlog), state);
+    } catch (Throwable t) {
+      throw unexpected(t);
+    }
+  }
+
+  public static int accept4(int fd, int flags) {
+    MemorySegment state = CAPTURE.get();
+    try {
+      return result(
+          (int) MH$accept4.invokeExact(state, fd, MemorySegment.NULL, MemorySegment.NULL, flags),
+          state);
+    } catch (Throwable t) {
+      throw unexpected(t);
+    }
+  }
+
+  public static int connect(int fd, MemorySegment address, int length) {
+    MemorySegment state = CAPTURE.get();
+    try {
+      return result((int) MH$connect.invokeExact(state, fd, address, length), state);
+    } catch (Throwable t) {
+      throw unexpected(t);
+    }
+  }
+
+  public static int getsockname(int fd, MemorySegment address, MemorySegment length) {
+    MemorySegment state = CAPTURE.get();
+    try {
+      return result((int) MH$getsockname.invokeExact(state, fd, address, length), state);
+    } catch (Throwable t) {
+      throw unexpected(t);
+    }
+  }
+
+  public static int setsockopt(int fd, int level, int option, MemorySegment value, int length) {
+    MemorySegment state = CAPTURE.get();
+    try {
+      return result(
+          (int) MH$setsockopt.invokeExact(state, fd, level, option, value, length), state);
+    } catch (Throwable t) {
+      throw unexpected(t);
+    }
+  }
+
+  public static int shutdown(int fd, int how) {
+    MemorySegment state = CAPTURE.get();
+    try {
+      return result((int) MH$shutdown.invokeExact(state, fd, how), state);
+    } catch (Throwable t) {
+      throw unexpected(t);
+    }
+  }
+
+  public static int poll(MemorySegment fds, long count, int timeoutMillis) {
+    MemorySegment state = CAPTURE.get();
+    try {
+      return result((int) MH$poll.invokeExact(state, fds, count, timeoutMillis), state);
+    } catch (Throwable t) {
+      throw unexpected(t);
+    }
+  }
+
+  public static long readv(int fd, MemorySegment vectors, int count) {
+    MemorySegment state = CAPTURE.get();
+    try {
+      return result((long) MH$readv.invokeExact(state, fd, vectors, count), state);
+    } catch (Throwable t) {
+      throw unexpected(t);
+    }
+  }
+
+  public static long writev(int fd, MemorySegment vectors, int count) {
+    MemorySegment state = CAPTURE.get();
+    try {
+      return result((long) MH$writev.invokeExact(state, fd, vectors, count), state);
+    } catch (Throwable t) {
+      throw unexpected(t);
+    }
+  }
+
+  public static long read(int fd, MemorySegment buffer, long length) {
+    MemorySegment state = CAPTURE.get();
+    try {
+      return result((long) MH$read.invokeExact(state, fd, buffer, length), state);
+    } catch (Throwable t) {
+      throw unexpected(t);
+    }
+  }
+
+  public static long write(int fd, MemorySegment buffer, long length) {
+    MemorySegment state = CAPTURE.get();
+    try {
+      return result((long) MH$write.invokeExact(state, fd, buffer, length), state);
+    } catch (Throwable t) {
+      throw unexpected(t);
+    }
+  }
+
+  /** Turns {@code -errno} into the exception of the call; any other value is returned. */
+  public static long check(long result, String call) {
+    if (result < 0) {
+      throw new LinuxException(call, (int) -result);
+    }
+    return result;
+  }
+}
