@@ -1,4 +1,5 @@
 /** The Linux kernel's interfaces as they are, through the Foreign Function and Memory API. */
 module dev.tidemark.ffm {
   exports dev.tidemark.ffm;
+  exports dev.tidemark.ffm.userfaultfd;
 }
