@@ -4,4 +4,5 @@ module dev.tidemark.engine {
   requires static jdk.incubator.vector;
 
   exports dev.tidemark.engine.log;
+  exports dev.tidemark.engine.stream;
 }

@@ -1,0 +1,145 @@
+package dev.tidemark.engine.stream;
+
+import dev.tidemark.ffm.IoVectors;
+import dev.tidemark.ffm.LinuxException;
+import dev.tidemark.ffm.Socket;
+import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
+
+/**
+ * The way back, from the destination to the source, on the same connection: be16 type, be16 length,
+ * data (QEMU {@code migration/migration.c}, {@code source_return_path_thread}). The destination
+ * acknowledges with PONG and ends with SHUT; the source waits for them.
+ *
+ * <p>Threading: one thread. Footprint: some bytes off-heap.
+ */
+public final class ReturnPath {
+  private static final int BYTES = 8;
+
+  private final Socket socket;
+  private final MemorySegment message;
+  private final IoVectors vectors;
+
+  /**
+   * @param socket the connection; borrowed
+   */
+  public ReturnPath(Socket socket) {
+    this.socket = socket;
+    Arena arena = Arena.ofAuto();
+    this.message = arena.allocate(BYTES, 8);
+    this.vectors = new IoVectors(arena, 1);
+  }
+
+  /**
+   * Destination: all that came before PING was loaded.
+   *
+   * @param id the PING's
+   * @throws LinuxException if the source is gone
+   */
+  public void pong(int id) {
+    send(StreamFormat.RP_PONG, id);
+  }
+
+  /**
+   * Destination: it is over.
+   *
+   * @param status 0 if the guest runs here, anything else if it does not
+   * @throws LinuxException if the source is gone
+   */
+  public void shut(int status) {
+    send(StreamFormat.RP_SHUT, status);
+  }
+
+  private void send(int type, int value) {
+    message.set(StreamFormat.BE16, 0, (short) type);
+    message.set(StreamFormat.BE16, 2, (short) 4);
+    message.set(StreamFormat.BE32, 4, value);
+    vectors.clear();
+    vectors.add(message.address(), BYTES);
+    socket.writeFully(vectors);
+  }
+
+  /**
+   * Source: waits until the destination has loaded all that was written before a PING.
+   *
+   * @param id the PING's
+   * @param timeoutMillis milliseconds, 0 or more
+   * @throws StreamException if the time is up, the connection is lost, the destination gave up or
+   *     said anything else
+   */
+  public void awaitPong(int id, int timeoutMillis) {
+    String what = "PONG " + id;
+    int type = receive(what, timeoutMillis);
+    int value = message.get(StreamFormat.BE32, 4);
+    if (type == StreamFormat.RP_SHUT) {
+      throw new StreamException(
+          "return path: expected "
+              + what
+              + ", found SHUT "
+              + value
+              + ": the destination gave up, and says there why");
+    }
+    if (type != StreamFormat.RP_PONG || value != id) {
+      throw unexpected(what, type, value);
+    }
+  }
+
+  /**
+   * Source: waits for the destination's last word.
+   *
+   * @param timeoutMillis milliseconds, 0 or more
+   * @return the status, 0 if the guest runs there
+   * @throws StreamException if the time is up, the connection is lost or the destination said
+   *     anything else
+   */
+  public int awaitShut(int timeoutMillis) {
+    int type = receive("SHUT", timeoutMillis);
+    int value = message.get(StreamFormat.BE32, 4);
+    if (type != StreamFormat.RP_SHUT) {
+      throw unexpected("SHUT", type, value);
+    }
+    return value;
+  }
+
+  private static StreamException unexpected(String expected, int type, int value) {
+    String found = type == StreamFormat.RP_PONG ? "PONG " + value : "message of type " + type;
+    return new StreamException("return path: expected " + expected + ", found " + found);
+  }
+
+  /** Reads one message of 4 bytes of data, the length that PONG and SHUT have. */
+  private int receive(String expected, int timeoutMillis) {
+    long deadline = System.nanoTime() + timeoutMillis * 1_000_000L;
+    read(0, 4, deadline, expected, timeoutMillis);
+    int type = Short.toUnsignedInt(message.get(StreamFormat.BE16, 0));
+    int length = Short.toUnsignedInt(message.get(StreamFormat.BE16, 2));
+    if ((type == StreamFormat.RP_PONG || type == StreamFormat.RP_SHUT) && length != 4) {
+      throw new StreamException(
+          "return path: message of type " + type + ": expected 4 bytes of data, found " + length);
+    }
+    if (length != 4) {
+      throw unexpected(expected, type, 0);
+    }
+    read(4, 4, deadline, expected, timeoutMillis);
+    return type;
+  }
+
+  private void read(int offset, int length, long deadline, String expected, int timeoutMillis) {
+    vectors.clear();
+    vectors.add(message.address() + offset, length);
+    while (vectors.remaining() > 0) {
+      long left = Math.max(0, (deadline - System.nanoTime()) / 1_000_000);
+      try {
+        if (!socket.awaitReadable((int) left)) {
+          throw new StreamException("return path: no " + expected + " in " + timeoutMillis + " ms");
+        }
+        if (socket.read(vectors) == 0) {
+          throw new StreamException("return path: connection closed while waiting for " + expected);
+        }
+      } catch (LinuxException e) {
+        throw new StreamException(
+            "return path: connection lost while waiting for " + expected + ": " + e.getMessage(),
+            e);
+      }
+    }
+  }
+}

@@ -1,0 +1,534 @@
+package dev.tidemark.engine.stream;
+
+import static dev.tidemark.engine.stream.StreamFormat.hex;
+
+import dev.tidemark.engine.log.RamBlock;
+import dev.tidemark.ffm.Pages;
+import dev.tidemark.ffm.Socket;
+import java.lang.foreign.MemorySegment;
+import java.nio.charset.StandardCharsets;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.HashSet;
+import java.util.List;
+import java.util.Optional;
+import java.util.Set;
+
+/**
+ * Loads QEMU's migration stream, version 3, into the destination's memory. Every field is checked
+ * before anything is done with it; the first one that is wrong ends the load with a {@link
+ * StreamException}, and never was a byte written outside the blocks.
+ *
+ * <p>Full sections are loaded by {@link SectionHandler}s: each of the caller's must come, once; an
+ * unknown one is an error. QEMU's own {@code timer} and {@code globalstate} are read and forgotten.
+ *
+ * <p>Never two guests: {@link #loadUntilHandover()} returns only after the source said go. If it
+ * throws, the guest must not run here.
+ *
+ * <p>Threading: one thread. Cost: no allocation for pages and rounds; a page is copied once, out of
+ * the read buffer. Footprint: 512 KiB off-heap.
+ */
+public final class StreamReader {
+  /** The most that a description may be long, in bytes. */
+  private static final int MAX_DESCRIPTION = 16 << 20;
+
+  private static final long FLAGS = Pages.SIZE - 1;
+
+  private final BufferedInput in;
+  private final Socket socket;
+  private final String machine;
+  private final RamBlock[] blocks;
+  private final byte[][] blockNames;
+  private final List<SectionHandler> handlers;
+  private final List<SectionHandler> missing;
+  private final List<SectionHandler> tolerated =
+      List.of(
+          SectionHandler.skipping("timer", 2, 24), SectionHandler.skipping("globalstate", 1, 104));
+
+  private final byte[] name = new byte[StreamFormat.MAX_NAME];
+  private final MemorySegment nameMemory = MemorySegment.ofArray(name);
+  private final Set<Integer> sectionIds = new HashSet<>();
+  private ReturnPath returnPath;
+  private boolean ramStarted;
+  private boolean ramEnded;
+  private int ramId;
+  private boolean go;
+
+  /** The block that CONTINUE stands for, -1 before the first page. */
+  private int last = -1;
+
+  private volatile long pages;
+  private volatile long zeroPages;
+
+  /**
+   * @param socket the connection, nothing of the stream read yet; borrowed
+   * @param machine the machine's name, which must be the source's
+   * @param blocks all of the guest's memory, of different names; the source must have the same
+   *     names and lengths
+   * @param handlers for the full sections that must come
+   */
+  public StreamReader(
+      Socket socket, String machine, List<RamBlock> blocks, List<SectionHandler> handlers) {
+    this.socket = socket;
+    this.in = new BufferedInput(socket);
+    this.machine = machine;
+    this.blocks = blocks.toArray(RamBlock[]::new);
+    this.blockNames =
+        blocks.stream()
+            .map(block -> block.name().getBytes(StandardCharsets.UTF_8))
+            .toArray(byte[][]::new);
+    if (blocks.stream().map(RamBlock::name).distinct().count() != blocks.size()) {
+      throw new IllegalArgumentException("two blocks of one name: " + blocks);
+    }
+    this.handlers = List.copyOf(handlers);
+    this.missing = new ArrayList<>(handlers);
+    if (handlers.stream().map(h -> h.name() + "/" + h.instance()).distinct().count()
+        != handlers.size()) {
+      throw new IllegalArgumentException("two handlers of one section: " + handlers);
+    }
+  }
+
+  /**
+   * Loads everything, answers every PING, and returns as soon as the source has said go: from then
+   * on the guest is the caller's to run. When it runs, {@link #shut} with 0 tells the source.
+   *
+   * <p>A failure is told to the source with SHUT 1, if there is a return path.
+   *
+   * @throws StreamException if the stream is wrong, or ends before the source said go
+   */
+  public void loadUntilHandover() {
+    try {
+      header();
+      configuration();
+      boolean loaded = false;
+      while (!go) {
+        in.enter(
+            loaded
+                ? "the handover: all is loaded, but the source has not said go"
+                : "the list of elements: the end of file mark is missing");
+        loaded = element(loaded);
+      }
+    } catch (RuntimeException | Error e) {
+      if (returnPath != null) {
+        try {
+          returnPath.shut(1);
+        } catch (RuntimeException again) {
+          e.addSuppressed(again);
+        }
+      }
+      throw e;
+    }
+  }
+
+  /**
+   * Tells the source how it ended, if there is a return path.
+   *
+   * @param status 0 if the guest runs here
+   */
+  public void shut(int status) {
+    if (returnPath != null) {
+      returnPath.shut(status);
+    }
+  }
+
+  /**
+   * Reads what may follow after go, to the end of the stream: a source that is a QEMU writes a
+   * description, and fails if nobody takes it.
+   *
+   * @return JSON, or empty if there is none
+   * @throws StreamException if it is anything else, or cut
+   */
+  public Optional<String> description() {
+    if (!go) {
+      throw new IllegalStateException("the source has not said go");
+    }
+    in.enter("what follows the end of file mark");
+    long at = in.position();
+    int type = in.be8OrEnd();
+    if (type < 0) {
+      return Optional.empty();
+    }
+    if (type != StreamFormat.VMDESCRIPTION) {
+      throw wrong(at, "after the end of file mark", "06 (description) or nothing", hex(type));
+    }
+    in.enter("the description");
+    at = in.position();
+    int length = in.be32();
+    if (length < 0 || length > MAX_DESCRIPTION) {
+      throw wrong(
+          at, "description's length", "0 to " + MAX_DESCRIPTION, Integer.toUnsignedString(length));
+    }
+    byte[] json = new byte[length];
+    in.bytes(json);
+    return Optional.of(new String(json, StandardCharsets.UTF_8));
+  }
+
+  /** How many bytes of the stream were read. */
+  public long bytesRead() {
+    return in.position();
+  }
+
+  /** How many pages came whole. */
+  public long pagesRead() {
+    return pages;
+  }
+
+  /** How many pages came as zero. */
+  public long zeroPagesRead() {
+    return zeroPages;
+  }
+
+  private static StreamException wrong(long at, String what, String expected, String found) {
+    return wrong(at, what + ": expected " + expected + ", found " + found);
+  }
+
+  /** One line, whatever the other side put into its names. */
+  private static StreamException wrong(long at, String what) {
+    return new StreamException("stream byte " + at + ": " + what.replaceAll("\\p{Cntrl}", "?"));
+  }
+
+  private void header() {
+    in.enter("the header");
+    long at = in.position();
+    int magic = in.be32();
+    if (magic != StreamFormat.MAGIC) {
+      throw wrong(at, "magic", hex(StreamFormat.MAGIC), hex(magic));
+    }
+    at = in.position();
+    int version = in.be32();
+    if (version != StreamFormat.VERSION) {
+      throw wrong(
+          at, "version", Integer.toString(StreamFormat.VERSION), Integer.toUnsignedString(version));
+    }
+  }
+
+  private void configuration() {
+    in.enter("the configuration");
+    long at = in.position();
+    int type = in.be8();
+    if (type != StreamFormat.CONFIGURATION) {
+      throw wrong(at, "first element", "07 (configuration)", hex(type));
+    }
+    at = in.position();
+    int length = in.be32();
+    if (length < 0 || length > StreamFormat.MAX_NAME) {
+      throw wrong(
+          at,
+          "length of the machine's name",
+          "at most " + StreamFormat.MAX_NAME,
+          Integer.toUnsignedString(length));
+    }
+    at = in.position();
+    in.bytes(nameMemory, 0, length);
+    String found = text(length);
+    if (!found.equals(machine)) {
+      throw wrong(at, "machine", machine, found);
+    }
+  }
+
+  /** Loads one element; whether everything is loaded and acknowledged. */
+  private boolean element(boolean loaded) {
+    long at = in.position();
+    int type = in.be8();
+    if (loaded && type != StreamFormat.EOF) {
+      throw wrong(at, "element after the last PING", "00 (end of file)", hex(type));
+    }
+    switch (type) {
+      case StreamFormat.EOF -> end(at);
+      case StreamFormat.COMMAND -> {
+        return command();
+      }
+      case StreamFormat.SECTION_START -> startRam(at);
+      case StreamFormat.SECTION_PART, StreamFormat.SECTION_END -> ramPart(at, type);
+      case StreamFormat.SECTION_FULL -> full(at);
+      case StreamFormat.SUBSECTION ->
+          throw wrong(at, "the configuration has a subsection, none of which is supported");
+      default -> throw wrong(at, "element", "00 to 04 or 08", hex(type));
+    }
+    return false;
+  }
+
+  private void end(long at) {
+    checkComplete(at, "end of file");
+    go = true;
+  }
+
+  private void checkComplete(long at, String what) {
+    if (!ramEnded) {
+      throw wrong(at, what, "after the ram section's end", "it before");
+    }
+    if (!missing.isEmpty()) {
+      SectionHandler section = missing.getFirst();
+      throw wrong(
+          at, what + ": section " + section.name() + "/" + section.instance() + " never came");
+    }
+  }
+
+  private boolean command() {
+    in.enter("a command");
+    long at = in.position();
+    int command = in.be16();
+    int length = in.be16();
+    switch (command) {
+      case StreamFormat.CMD_OPEN_RETURN_PATH -> {
+        checkLength(at, "OPEN_RETURN_PATH", 0, length);
+        if (returnPath != null) {
+          throw wrong(at, "OPEN_RETURN_PATH", "it once", "it again");
+        }
+        returnPath = new ReturnPath(socket);
+        return false;
+      }
+      case StreamFormat.CMD_PING -> {
+        checkLength(at, "PING", 4, length);
+        if (returnPath == null) {
+          throw wrong(at, "PING", "OPEN_RETURN_PATH before it", "none");
+        }
+        int id = in.be32();
+        if (ramEnded) {
+          checkComplete(at, "last PING");
+        }
+        returnPath.pong(id);
+        return ramEnded;
+      }
+      default ->
+          throw wrong(at, "command", "1 (OPEN_RETURN_PATH) or 2 (PING)", Integer.toString(command));
+    }
+  }
+
+  private static void checkLength(long at, String what, int expected, int found) {
+    if (found != expected) {
+      throw wrong(at, what, expected + " bytes of data", Integer.toString(found));
+    }
+  }
+
+  private void startRam(long at) {
+    in.enter("the ram section's start");
+    if (ramStarted) {
+      throw wrong(at, "section start", "the ram section's once", "another");
+    }
+    ramId = in.be32();
+    sectionIds.add(ramId);
+    at = in.position();
+    int length = readName();
+    String idstr = text(length);
+    int instance = in.be32();
+    int version = in.be32();
+    if (!idstr.equals(StreamFormat.RAM)) {
+      throw wrong(at, "section start", "ram", idstr);
+    }
+    if (instance != StreamFormat.RAM_INSTANCE || version != StreamFormat.RAM_VERSION) {
+      throw wrong(
+          at,
+          "section ram",
+          "instance " + StreamFormat.RAM_INSTANCE + " version " + StreamFormat.RAM_VERSION,
+          "instance " + instance + " version " + version);
+    }
+    blockList();
+    at = in.position();
+    long record = in.be64();
+    if (record != StreamFormat.FLAG_EOS) {
+      throw wrong(at, "record after the block list", hex(StreamFormat.FLAG_EOS), hex(record));
+    }
+    footer(ramId);
+    ramStarted = true;
+  }
+
+  /** Checks that the source has the same memory as the destination. */
+  private void blockList() {
+    long at = in.position();
+    long expected = 0;
+    for (RamBlock block : blocks) {
+      expected += block.bytes();
+    }
+    long record = in.be64();
+    if ((record & FLAGS) != StreamFormat.FLAG_MEM_SIZE) {
+      throw wrong(
+          at,
+          "first ram record's flags",
+          hex(StreamFormat.FLAG_MEM_SIZE) + " (memory size, whole pages)",
+          hex(record & FLAGS));
+    }
+    long total = record & ~FLAGS;
+    if (total != expected) {
+      throw wrong(
+          at, "memory size in bytes", Long.toString(expected), Long.toUnsignedString(total));
+    }
+    boolean[] seen = new boolean[blocks.length];
+    long left = total;
+    while (left > 0) {
+      at = in.position();
+      int index = readBlock();
+      if (seen[index]) {
+        throw wrong(at, "block list", "each block once", blocks[index].name() + " again");
+      }
+      seen[index] = true;
+      at = in.position();
+      long bytes = in.be64();
+      if (bytes != blocks[index].bytes()) {
+        throw wrong(
+            at,
+            "length of block " + blocks[index].name() + " in bytes",
+            Long.toString(blocks[index].bytes()),
+            Long.toUnsignedString(bytes));
+      }
+      left -= bytes;
+    }
+  }
+
+  private int readName() {
+    int length = in.be8();
+    in.bytes(nameMemory, 0, length);
+    return length;
+  }
+
+  /** Reads a block's name and finds the block. */
+  private int readBlock() {
+    long at = in.position();
+    int length = readName();
+    for (int i = 0; i < blockNames.length; i++) {
+      if (Arrays.equals(name, 0, length, blockNames[i], 0, blockNames[i].length)) {
+        return i;
+      }
+    }
+    throw wrong(
+        at, "block", "one of " + Arrays.stream(blocks).map(RamBlock::name).toList(), text(length));
+  }
+
+  private String text(int length) {
+    return new String(name, 0, length, StandardCharsets.UTF_8);
+  }
+
+  private void ramPart(long at, int type) {
+    in.enter("a part of the ram section");
+    if (!ramStarted || ramEnded) {
+      throw wrong(
+          at,
+          type == StreamFormat.SECTION_PART ? "section part" : "section end",
+          "it between the ram section's start and its end",
+          ramEnded ? "it after the end" : "it before the start");
+    }
+    at = in.position();
+    int id = in.be32();
+    if (id != ramId) {
+      throw wrong(at, "section id", Integer.toUnsignedString(ramId), Integer.toUnsignedString(id));
+    }
+    records();
+    footer(ramId);
+    ramEnded = type == StreamFormat.SECTION_END;
+  }
+
+  private void records() {
+    long whole = 0;
+    long zeros = 0;
+    while (true) {
+      long at = in.position();
+      long record = in.be64();
+      int flags = (int) (record & FLAGS);
+      switch (flags) {
+        case StreamFormat.FLAG_EOS -> {
+          if (record != StreamFormat.FLAG_EOS) {
+            throw wrong(at, "end of the ram section's data", "offset 0", hex(record & ~FLAGS));
+          }
+          pages += whole;
+          zeroPages += zeros;
+          return;
+        }
+        case StreamFormat.FLAG_PAGE, StreamFormat.FLAG_PAGE | StreamFormat.FLAG_CONTINUE -> {
+          long offset = place(at, record, flags);
+          in.bytes(blocks[last].memory(), offset, Pages.SIZE);
+          whole++;
+        }
+        case StreamFormat.FLAG_ZERO, StreamFormat.FLAG_ZERO | StreamFormat.FLAG_CONTINUE -> {
+          long offset = place(at, record, flags);
+          at = in.position();
+          int fill = in.be8();
+          if (fill != 0) {
+            throw wrong(at, "zero page's byte", "0", hex(fill));
+          }
+          ZeroPages.clear(blocks[last].memory(), offset);
+          zeros++;
+        }
+        default ->
+            throw wrong(at, "ram record's flags", "0x2, 0x8, 0x10, 0x22 or 0x28", hex(flags));
+      }
+    }
+  }
+
+  /** The offset that a page goes to, in the block that is then {@link #last}. */
+  private long place(long at, long record, int flags) {
+    if ((flags & StreamFormat.FLAG_CONTINUE) == 0) {
+      last = readBlock();
+    } else if (last < 0) {
+      throw wrong(at, "first page record", "a block's name", "the flag CONTINUE");
+    }
+    long offset = record & ~FLAGS;
+    long bytes = blocks[last].bytes();
+    if (Long.compareUnsigned(offset, bytes) >= 0) {
+      throw wrong(
+          at, "offset in block " + blocks[last].name(), "less than " + hex(bytes), hex(offset));
+    }
+    return offset;
+  }
+
+  private void full(long at) {
+    in.enter("a full section's header");
+    if (!ramEnded) {
+      throw wrong(at, "full section", "it after the ram section's end", "it before");
+    }
+    at = in.position();
+    int id = in.be32();
+    if (!sectionIds.add(id)) {
+      throw wrong(at, "section id", "a new one", Integer.toUnsignedString(id) + " again");
+    }
+    at = in.position();
+    String idstr = text(readName());
+    int instance = in.be32();
+    int version = in.be32();
+    SectionHandler handler = handler(at, idstr, instance);
+    if (version != handler.version()) {
+      throw wrong(
+          at,
+          "version of section " + idstr,
+          Integer.toUnsignedString(handler.version()),
+          Integer.toUnsignedString(version));
+    }
+    in.enter("section " + idstr);
+    handler.loader().load(in);
+    footer(id);
+  }
+
+  private SectionHandler handler(long at, String idstr, int instance) {
+    for (SectionHandler handler : handlers) {
+      if (handler.name().equals(idstr) && handler.instance() == instance) {
+        if (!missing.remove(handler)) {
+          throw wrong(at, "section " + idstr, "it once", "it again");
+        }
+        return handler;
+      }
+    }
+    for (SectionHandler handler : tolerated) {
+      if (handler.name().equals(idstr) && handler.instance() == instance) {
+        return handler;
+      }
+    }
+    throw wrong(
+        at, "section " + idstr + "/" + Integer.toUnsignedString(instance) + " is not known here");
+  }
+
+  private void footer(int id) {
+    long at = in.position();
+    int mark = in.be8();
+    if (mark != StreamFormat.SECTION_FOOTER) {
+      throw wrong(at, "after a section's data", "7e (footer)", hex(mark));
+    }
+    at = in.position();
+    int found = in.be32();
+    if (found != id) {
+      throw wrong(
+          at,
+          "section id in the footer",
+          Integer.toUnsignedString(id),
+          Integer.toUnsignedString(found));
+    }
+  }
+}

@@ -1,0 +1,23 @@
+package dev.tidemark.engine.stream;
+
+import dev.tidemark.ffm.Pages;
+import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
+
+/** Finds and makes pages that are all zero. */
+final class ZeroPages {
+  private static final MemorySegment ZERO = Arena.global().allocate(Pages.SIZE, 64);
+
+  private ZeroPages() {}
+
+  static boolean isZero(MemorySegment memory, long offset) {
+    return MemorySegment.mismatch(memory, offset, offset + Pages.SIZE, ZERO, 0, Pages.SIZE) < 0;
+  }
+
+  /** Makes a page zero; does not write to one that is, which keeps it unallocated. */
+  static void clear(MemorySegment memory, long offset) {
+    if (!isZero(memory, offset)) {
+      MemorySegment.copy(ZERO, 0, memory, offset, Pages.SIZE);
+    }
+  }
+}
