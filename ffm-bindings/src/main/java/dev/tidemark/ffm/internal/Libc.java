@@ -5,6 +5,7 @@ import static java.lang.foreign.ValueLayout.JAVA_INT;
 import static java.lang.foreign.ValueLayout.JAVA_LONG;
 
 import dev.tidemark.ffm.LinuxException;
+import dev.tidemark.ffm.Mapping;
 import java.lang.foreign.Arena;
 import java.lang.foreign.FunctionDescriptor;
 import java.lang.foreign.Linker;
@@ -75,6 +76,14 @@ public final class Libc {
       bind(-1, "read", JAVA_LONG, JAVA_INT, ADDRESS, JAVA_LONG);
   private static final MethodHandle MH$write =
       bind(-1, "write", JAVA_LONG, JAVA_INT, ADDRESS, JAVA_LONG);
+  private static final MethodHandle MH$getpid = bind(-1, "getpid", JAVA_INT);
+  private static final MethodHandle MH$gettid = bind(-1, "gettid", JAVA_INT);
+  private static final MethodHandle MH$tgkill =
+      bind(-1, "tgkill", JAVA_INT, JAVA_INT, JAVA_INT, JAVA_INT);
+  private static final MethodHandle MH$pthreadSigmask =
+      bind(-1, "pthread_sigmask", JAVA_INT, JAVA_INT, ADDRESS, ADDRESS);
+  private static final MethodHandle MH$sigtimedwait =
+      bind(-1, "sigtimedwait", JAVA_INT, ADDRESS, ADDRESS, ADDRESS);
 
   private Libc() {}
 
@@ -104,6 +113,17 @@ public final class Libc {
   @SuppressWarnings("restricted")
   public static MemorySegment memory(long address, long bytes) {
     return MemorySegment.ofAddress(address).reinterpret(bytes);
+  }
+
+  /**
+   * Gives a mapping the lifetime of an arena, for memory that threads may reach for while it goes:
+   * an access then throws, where one to unmapped memory would end the process.
+   *
+   * @param mapping closed with the arena
+   */
+  @SuppressWarnings("restricted")
+  public static MemorySegment memory(Mapping mapping, Arena arena) {
+    return mapping.segment().reinterpret(arena, _ -> mapping.close());
   }
 
   private static long result(long value, MemorySegment state) {
@@ -351,6 +371,52 @@ public final class Libc {
     MemorySegment state = CAPTURE.get();
     try {
       return result((long) MH$write.invokeExact(state, fd, buffer, length), state);
+    } catch (Throwable t) {
+      throw unexpected(t);
+    }
+  }
+
+  public static int getpid() {
+    MemorySegment state = CAPTURE.get();
+    try {
+      return (int) MH$getpid.invokeExact(state);
+    } catch (Throwable t) {
+      throw unexpected(t);
+    }
+  }
+
+  public static int gettid() {
+    MemorySegment state = CAPTURE.get();
+    try {
+      return (int) MH$gettid.invokeExact(state);
+    } catch (Throwable t) {
+      throw unexpected(t);
+    }
+  }
+
+  public static int tgkill(int process, int thread, int signal) {
+    MemorySegment state = CAPTURE.get();
+    try {
+      return result((int) MH$tgkill.invokeExact(state, process, thread, signal), state);
+    } catch (Throwable t) {
+      throw unexpected(t);
+    }
+  }
+
+  /** Here C itself returns the error number, positive. */
+  public static int pthreadSigmask(int how, MemorySegment set, MemorySegment old) {
+    MemorySegment state = CAPTURE.get();
+    try {
+      return -(int) MH$pthreadSigmask.invokeExact(state, how, set, old);
+    } catch (Throwable t) {
+      throw unexpected(t);
+    }
+  }
+
+  public static int sigtimedwait(MemorySegment set, MemorySegment info, MemorySegment timeout) {
+    MemorySegment state = CAPTURE.get();
+    try {
+      return result((int) MH$sigtimedwait.invokeExact(state, set, info, timeout), state);
     } catch (Throwable t) {
       throw unexpected(t);
     }

@@ -1,0 +1,270 @@
+package dev.tidemark.ffm.kvm;
+
+import static java.lang.foreign.ValueLayout.JAVA_INT;
+import static java.lang.foreign.ValueLayout.JAVA_LONG;
+
+import dev.tidemark.ffm.Errno;
+import dev.tidemark.ffm.Fd;
+import dev.tidemark.ffm.Ioctl;
+import dev.tidemark.ffm.LinuxException;
+import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
+import java.lang.ref.Reference;
+
+/**
+ * A VM of KVM: its memory slots and their dirty logs.
+ *
+ * <p>Threading: any thread. The dirty-log calls of one VM run one after the other, here as in the
+ * kernel ({@code slots_lock}). Cost: one system call a method; {@link #getDirtyLog}, {@link
+ * #clearDirtyLog} and {@link #resetDirtyRings} allocate nothing.
+ */
+public final class KvmVm implements AutoCloseable {
+  private static final long REGION_SLOT = region("slot");
+  private static final long REGION_FLAGS = region("flags");
+  private static final long REGION_GPA = region("guest_phys_addr");
+  private static final long REGION_SIZE = region("memory_size");
+  private static final long REGION_HVA = region("userspace_addr");
+
+  private static final long GET_SLOT = KvmLayouts.offset(KvmLayouts.KVM_DIRTY_LOG, "slot");
+  private static final long GET_BITMAP =
+      KvmLayouts.offset(KvmLayouts.KVM_DIRTY_LOG, "dirty_bitmap");
+
+  private static final long CLEAR_SLOT = clear("slot");
+  private static final long CLEAR_PAGES = clear("num_pages");
+  private static final long CLEAR_FIRST = clear("first_page");
+  private static final long CLEAR_BITMAP = clear("dirty_bitmap");
+
+  private static final long CAP_CAP = KvmLayouts.offset(KvmLayouts.KVM_ENABLE_CAP, "cap");
+  private static final long CAP_ARGS = KvmLayouts.offset(KvmLayouts.KVM_ENABLE_CAP, "args");
+
+  private final Fd fd;
+
+  /** The arguments of the dirty-log calls, guarded by itself. */
+  private final MemorySegment log = Arena.ofAuto().allocate(KvmLayouts.KVM_CLEAR_DIRTY_LOG);
+
+  KvmVm(Fd fd) {
+    this.fd = fd;
+  }
+
+  private static long region(String member) {
+    return KvmLayouts.offset(KvmLayouts.KVM_USERSPACE_MEMORY_REGION, member);
+  }
+
+  private static long clear(String member) {
+    return KvmLayouts.offset(KvmLayouts.KVM_CLEAR_DIRTY_LOG, member);
+  }
+
+  /**
+   * Uses a VM that is already there; {@link #close()} leaves it open.
+   *
+   * @param number its descriptor, from {@code KVM_CREATE_VM}
+   */
+  public static KvmVm borrow(int number) {
+    return new KvmVm(Fd.borrow(number, "KVM VM"));
+  }
+
+  /**
+   * Asks for a capability of this VM ({@code KVM_CHECK_EXTENSION}).
+   *
+   * @param cap a {@code KVM_CAP_} number
+   * @return 0 if there is none; else more than 0, whose meaning depends on the capability
+   */
+  public int checkExtension(int cap) {
+    return Ioctl.call(fd, KvmRequests.KVM_CHECK_EXTENSION, cap);
+  }
+
+  /**
+   * Switches a capability on ({@code KVM_ENABLE_CAP}).
+   *
+   * @param cap a {@code KVM_CAP_} number
+   * @param argument {@code args[0]}: flags for {@code KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2}, bytes of
+   *     a ring for {@code KVM_CAP_DIRTY_LOG_RING} (which must be on before the first vCPU)
+   * @throws LinuxException if the kernel refuses
+   */
+  public void enableCap(int cap, long argument) {
+    try (Arena arena = Arena.ofConfined()) {
+      MemorySegment request = arena.allocate(KvmLayouts.KVM_ENABLE_CAP);
+      request.set(JAVA_INT, CAP_CAP, cap);
+      request.set(JAVA_LONG, CAP_ARGS, argument);
+      int result = uninterrupted(fd, KvmRequests.KVM_ENABLE_CAP, request);
+      if (result < 0) {
+        throw Ioctl.failure(
+            fd,
+            KvmRequests.KVM_ENABLE_CAP,
+            -result,
+            "capability " + cap + ", argument " + argument);
+      }
+    }
+  }
+
+  /**
+   * Creates, changes or deletes a memory slot ({@code KVM_SET_USER_MEMORY_REGION}).
+   *
+   * @param slot its number, with the address space in the upper 16 bits
+   * @param flags {@code KVM_MEM_} flags; switching {@code KVM_MEM_LOG_DIRTY_PAGES} off and on drops
+   *     what was logged
+   * @param guestPhysAddr bytes, at a page boundary
+   * @param memorySize bytes, whole pages; 0 deletes the slot
+   * @param userspaceAddr where the memory is mapped here; it must outlive the slot
+   * @throws LinuxException if the kernel refuses
+   */
+  public void setUserMemoryRegion(
+      int slot, int flags, long guestPhysAddr, long memorySize, long userspaceAddr) {
+    try (Arena arena = Arena.ofConfined()) {
+      MemorySegment region = arena.allocate(KvmLayouts.KVM_USERSPACE_MEMORY_REGION);
+      region.set(JAVA_INT, REGION_SLOT, slot);
+      region.set(JAVA_INT, REGION_FLAGS, flags);
+      region.set(JAVA_LONG, REGION_GPA, guestPhysAddr);
+      region.set(JAVA_LONG, REGION_SIZE, memorySize);
+      region.set(JAVA_LONG, REGION_HVA, userspaceAddr);
+      int result = uninterrupted(fd, KvmRequests.KVM_SET_USER_MEMORY_REGION, region);
+      if (result < 0) {
+        throw Ioctl.failure(
+            fd,
+            KvmRequests.KVM_SET_USER_MEMORY_REGION,
+            -result,
+            "slot %d, flags %d, %d bytes of 0x%x at guest address 0x%x"
+                .formatted(slot, flags, memorySize, userspaceAddr, guestPhysAddr));
+      }
+    }
+  }
+
+  /**
+   * Bytes that the kernel writes for a slot's log: whole 64-bit words.
+   *
+   * @param pages the slot's pages
+   */
+  public static long bitmapBytes(long pages) {
+    return (pages + 63) >>> 6 << 3;
+  }
+
+  /**
+   * Reads a slot's dirty log, bit 0 being its first page ({@code KVM_GET_DIRTY_LOG}). The kernel
+   * overwrites the bitmap. Without manual protect it also clears the log and protects the pages
+   * again.
+   *
+   * @param slot its number, with the address space in the upper 16 bits
+   * @param pages how many pages the slot has; the kernel knows and writes for as many
+   * @param bitmap native memory of at least {@link #bitmapBytes} bytes, alive until this returns
+   * @throws LinuxException ENOENT if the slot does not log, ENXIO if the VM has a dirty ring
+   */
+  public void getDirtyLog(int slot, long pages, MemorySegment bitmap) {
+    checkBitmap(pages, bitmap);
+    if (bitmap.isReadOnly()) {
+      throw new IllegalArgumentException("a read-only bitmap for the kernel to write");
+    }
+    int result;
+    synchronized (log) {
+      log.set(JAVA_INT, GET_SLOT, slot);
+      log.set(JAVA_LONG, GET_BITMAP, bitmap.address());
+      result = uninterrupted(fd, KvmRequests.KVM_GET_DIRTY_LOG, log);
+    }
+    Reference.reachabilityFence(bitmap);
+    if (result < 0) {
+      throw Ioctl.failure(
+          fd,
+          KvmRequests.KVM_GET_DIRTY_LOG,
+          -result,
+          "slot "
+              + slot
+              + switch (-result) {
+                case Errno.ENOENT -> " has no KVM_MEM_LOG_DIRTY_PAGES";
+                case Errno.ENXIO -> ": the VM has a dirty ring, harvest that";
+                default -> "";
+              });
+    }
+  }
+
+  /**
+   * Clears pages of a slot's log and protects them again; with manual protect only ({@code
+   * KVM_CLEAR_DIRTY_LOG}). Read the pages after it, never before: a write in between would be lost.
+   *
+   * @param slot its number, with the address space in the upper 16 bits
+   * @param firstPage a multiple of 64
+   * @param pages a multiple of 64, unless the range ends where the slot does; less than 2^32
+   * @param bitmap native memory whose bit 0 is the first page: a set bit is a page to clear. Only
+   *     bits that {@link #getDirtyLog} gave
+   * @throws LinuxException if the kernel refuses
+   */
+  public void clearDirtyLog(int slot, long firstPage, long pages, MemorySegment bitmap) {
+    if (pages >>> 32 != 0) {
+      throw new IllegalArgumentException(pages + " pages: num_pages has 32 bits");
+    }
+    checkBitmap(pages, bitmap);
+    int result;
+    synchronized (log) {
+      log.set(JAVA_INT, CLEAR_SLOT, slot);
+      log.set(JAVA_INT, CLEAR_PAGES, (int) pages);
+      log.set(JAVA_LONG, CLEAR_FIRST, firstPage);
+      log.set(JAVA_LONG, CLEAR_BITMAP, bitmap.address());
+      result = uninterrupted(fd, KvmRequests.KVM_CLEAR_DIRTY_LOG, log);
+    }
+    Reference.reachabilityFence(bitmap);
+    if (result < 0) {
+      throw Ioctl.failure(
+          fd,
+          KvmRequests.KVM_CLEAR_DIRTY_LOG,
+          -result,
+          "slot %d, %d pages from %d".formatted(slot, pages, firstPage));
+    }
+  }
+
+  private static void checkBitmap(long pages, MemorySegment bitmap) {
+    if (pages < 0 || !bitmap.isNative() || bitmap.byteSize() < bitmapBytes(pages)) {
+      throw new IllegalArgumentException(
+          "%d pages need %d bytes of native memory, not %s"
+              .formatted(pages, bitmapBytes(pages), bitmap));
+    }
+  }
+
+  /**
+   * Protects the pages of harvested ring entries again and frees these entries, on the rings of all
+   * vCPUs ({@code KVM_RESET_DIRTY_RINGS}). One call: newer kernels come back early after a signal,
+   * so repeat it until it has returned as many as were harvested. Read pages only after that.
+   *
+   * @return how many entries this call has freed
+   * @throws LinuxException EINVAL if the VM has no dirty ring
+   */
+  public int resetDirtyRings() {
+    return Ioctl.call(fd, KvmRequests.KVM_RESET_DIRTY_RINGS, 0);
+  }
+
+  /**
+   * Creates a vCPU ({@code KVM_CREATE_VCPU}). It lives as long as either owner is open.
+   *
+   * @param id 0 or more, not used yet
+   * @param runBytes {@link Kvm#vcpuMmapSize()}
+   * @throws LinuxException if the kernel refuses
+   */
+  public KvmVcpu createVcpu(int id, long runBytes) {
+    int result = Ioctl.call(fd, KvmRequests.KVM_CREATE_VCPU, id);
+    return new KvmVcpu(Fd.own(result, "KVM vCPU " + id), runBytes);
+  }
+
+  /** Gives Intel's KVM three pages that it needs ({@code KVM_SET_TSS_ADDR}), below 4 GiB. */
+  public void setTssAddr(long guestPhysAddr) {
+    Ioctl.call(fd, KvmRequests.KVM_SET_TSS_ADDR, guestPhysAddr);
+  }
+
+  /** Gives Intel's KVM one page that it needs ({@code KVM_SET_IDENTITY_MAP_ADDR}), below 4 GiB. */
+  public void setIdentityMapAddr(long guestPhysAddr) {
+    try (Arena arena = Arena.ofConfined()) {
+      Ioctl.call(
+          fd, KvmRequests.KVM_SET_IDENTITY_MAP_ADDR, arena.allocateFrom(JAVA_LONG, guestPhysAddr));
+    }
+  }
+
+  private static int uninterrupted(Fd fd, Ioctl.Request request, MemorySegment argument) {
+    int result;
+    do {
+      result = Ioctl.tryCall(fd, request, argument);
+    } while (result == -Errno.EINTR);
+    return result;
+  }
+
+  /** Closes the handle, and the descriptor unless it is borrowed. */
+  @Override
+  public void close() {
+    fd.close();
+  }
+}
