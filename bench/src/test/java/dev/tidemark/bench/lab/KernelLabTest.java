@@ -1,0 +1,167 @@
+package dev.tidemark.bench.lab;
+
+import java.io.File;
+import java.io.IOException;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.concurrent.TimeUnit;
+import java.util.stream.Collectors;
+import java.util.stream.Stream;
+import org.junit.jupiter.api.DynamicNode;
+import org.junit.jupiter.api.DynamicTest;
+import org.junit.jupiter.api.TestFactory;
+import org.opentest4j.AssertionFailedError;
+import org.opentest4j.TestAbortedException;
+
+/**
+ * Runs the tests of all modules that are tagged {@code lab-mock} or {@code lab-vtd} on a kernel
+ * that has the devices they need, booted once per tag, and reports each as a test of its own.
+ *
+ * <p>Without QEMU or the lab's kernel they count as skipped, unless the environment says {@code
+ * TIDEMARK_REQUIRE_LAB=true}. The console's output is in {@code bench/target/lab}.
+ */
+class KernelLabTest {
+  private static final int MINUTES = 15;
+  private static final boolean REQUIRED = "true".equals(System.getenv("TIDEMARK_REQUIRE_LAB"));
+  private static final Path ROOT = Path.of(System.getProperty("tidemark.root"));
+  private static final Path BOOT = ROOT.resolve("bench/lab/boot");
+
+  @TestFactory
+  Stream<DynamicNode> mock() throws IOException, InterruptedException {
+    return run("mock");
+  }
+
+  @TestFactory
+  Stream<DynamicNode> vtd() throws IOException, InterruptedException {
+    return run("vtd");
+  }
+
+  private static Stream<DynamicNode> run(String flavour) throws IOException, InterruptedException {
+    checkLab();
+    Path share = ROOT.resolve("bench/target/lab").resolve(flavour);
+    Files.createDirectories(share);
+    Path report = share.resolve("report");
+    Path status = share.resolve("status");
+    Path console = share.resolve("console.log");
+    Files.deleteIfExists(report);
+    Files.deleteIfExists(status);
+    Path job = share.resolve("job");
+    Files.writeString(job, job(flavour, report));
+    if (!job.toFile().setExecutable(true)) {
+      throw new IOException("cannot make executable: " + job);
+    }
+    String end = boot(flavour, share, job, console);
+    LabReport results = LabReport.read(report);
+    boolean clean =
+        results.isComplete()
+            && results.tests() > 0
+            && Files.exists(status)
+            && Files.readString(status).strip().equals("0");
+    DynamicTest whole =
+        DynamicTest.dynamicTest(
+            "the " + flavour + " lab ran to its end",
+            () -> {
+              if (!clean) {
+                throw new AssertionFailedError(
+                    "the "
+                        + flavour
+                        + " lab "
+                        + end
+                        + "; its console said last:\n"
+                        + tail(console));
+              }
+            });
+    return Stream.concat(results.asTests(REQUIRED), Stream.of(whole));
+  }
+
+  private static void checkLab() throws IOException, InterruptedException {
+    Process check =
+        new ProcessBuilder(BOOT.toString(), "--check").redirectErrorStream(true).start();
+    String missing = new String(check.getInputStream().readAllBytes(), StandardCharsets.UTF_8);
+    if (check.waitFor() != 0) {
+      String line = "kernel lab: its tests are not run: " + missing.strip();
+      if (REQUIRED) {
+        throw new AssertionFailedError(line);
+      }
+      System.out.println(line);
+      throw new TestAbortedException(line);
+    }
+  }
+
+  private static String boot(String flavour, Path share, Path job, Path console)
+      throws IOException, InterruptedException {
+    Process qemu =
+        new ProcessBuilder(BOOT.toString(), flavour, share.toString(), job.toString())
+            .redirectInput(new File("/dev/null"))
+            .redirectOutput(console.toFile())
+            .redirectErrorStream(true)
+            .start();
+    Thread kill = new Thread(qemu::destroyForcibly);
+    Runtime.getRuntime().addShutdownHook(kill);
+    try {
+      return qemu.waitFor(MINUTES, TimeUnit.MINUTES)
+          ? "ended (QEMU's exit status " + qemu.exitValue() + ")"
+          : "was ended after " + MINUTES + " minutes";
+    } finally {
+      qemu.destroyForcibly().waitFor();
+      Runtime.getRuntime().removeShutdownHook(kill);
+    }
+  }
+
+  private static String job(String flavour, Path report) {
+    // JUnit's jars and the like come from here; Tidemark's own classes from the modules' folders.
+    List<String> classPath = new ArrayList<>();
+    List<String> testClasses = new ArrayList<>();
+    for (String module : List.of("ffm-bindings", "engine", "bench")) {
+      Path target = ROOT.resolve(module).resolve("target");
+      for (String folder : List.of("test-classes", "classes")) {
+        if (Files.isDirectory(target.resolve(folder))) {
+          classPath.add(target.resolve(folder).toString());
+        }
+      }
+      if (Files.isDirectory(target.resolve("test-classes"))) {
+        testClasses.add(target.resolve("test-classes").toString());
+      }
+    }
+    for (String entry : System.getProperty("java.class.path").split(File.pathSeparator)) {
+      if (entry.endsWith(".jar") && !Path.of(entry).startsWith(ROOT)) {
+        classPath.add(entry);
+      }
+    }
+    // Under emulation the second compiler costs more than it brings.
+    List<String> java =
+        List.of(
+            Path.of(System.getProperty("java.home"), "bin", "java").toString(),
+            "@" + ROOT.resolve("jdk-flags.txt"),
+            "-Xmx512m",
+            "-XX:+UseSerialGC",
+            "-XX:TieredStopAtLevel=1",
+            "-Xshare:auto",
+            "-XX:-UsePerfData",
+            "-Djava.io.tmpdir=/run/tmp",
+            "-Dtidemark.root=" + ROOT,
+            seed(),
+            "-cp",
+            String.join(File.pathSeparator, classPath),
+            LabRunner.class.getName(),
+            "lab-" + flavour,
+            report.toString());
+    return Stream.concat(java.stream(), testClasses.stream())
+        .filter(word -> !word.isEmpty())
+        .map(word -> "'" + word + "'")
+        .collect(Collectors.joining(" ", "#!/bin/sh\nexec ", "\n"));
+  }
+
+  private static String seed() {
+    String seed = System.getProperty("tidemark.seed");
+    return seed == null ? "" : "-Dtidemark.seed=" + seed;
+  }
+
+  private static String tail(Path console) throws IOException {
+    List<String> lines = Files.readString(console, StandardCharsets.ISO_8859_1).lines().toList();
+    return String.join("\n", lines.subList(Math.max(0, lines.size() - 30), lines.size()));
+  }
+}
