@@ -1,0 +1,236 @@
+package dev.tidemark.engine.bitmap;
+
+import java.lang.foreign.MemorySegment;
+import java.lang.foreign.ValueLayout;
+
+/**
+ * The specification of every operation: a word of the destination at a time. It also is what runs
+ * where vectors do not pay, and does the edges of the vector twin's ranges.
+ */
+final class ScalarBitmapOps extends CheckedBitmapOps {
+  /** The bits of the word that holds {@code bit}, from there up to {@code bits} of them. */
+  private static long mask(long bit, long bits) {
+    long upTo = bits >= 64 ? -1L : (1L << bits) - 1;
+    return upTo << bit;
+  }
+
+  /** How many bits of the range lie in its first word. */
+  private static long step(long bit, long bits) {
+    return Math.min(bits, 64 - (bit & 63));
+  }
+
+  private static long word(MemorySegment map, long bit) {
+    return map.get(WORD, bit >>> 6 << 3);
+  }
+
+  private static void put(MemorySegment map, long bit, long word) {
+    map.set(WORD, bit >>> 6 << 3, word);
+  }
+
+  /** At most 64 bits from any position, read from no other words than hold them. */
+  private static long read(MemorySegment map, long bit, long bits) {
+    long low = word(map, bit) >>> bit;
+    long inFirst = 64 - (bit & 63);
+    long both = bits > inFirst ? low | word(map, bit + inFirst) << inFirst : low;
+    return both & mask(0, bits);
+  }
+
+  @Override
+  void doOr(MemorySegment dst, long dstBit, MemorySegment src, long srcBit, long bits) {
+    orRange(dst, dstBit, src, srcBit, bits);
+  }
+
+  static void orRange(MemorySegment dst, long dstBit, MemorySegment src, long srcBit, long bits) {
+    for (long done = 0, n; done < bits; done += n) {
+      long bit = dstBit + done;
+      n = step(bit, bits - done);
+      put(dst, bit, word(dst, bit) | read(src, srcBit + done, n) << bit);
+    }
+  }
+
+  @Override
+  long doOrCount(MemorySegment dst, long dstBit, MemorySegment src, long srcBit, long bits) {
+    return orCountRange(dst, dstBit, src, srcBit, bits);
+  }
+
+  static long orCountRange(
+      MemorySegment dst, long dstBit, MemorySegment src, long srcBit, long bits) {
+    long count = 0;
+    for (long done = 0, n; done < bits; done += n) {
+      long bit = dstBit + done;
+      n = step(bit, bits - done);
+      long in = read(src, srcBit + done, n) << bit;
+      long old = word(dst, bit);
+      put(dst, bit, old | in);
+      count += Long.bitCount(in & ~old);
+    }
+    return count;
+  }
+
+  @Override
+  long doOrCountClear(MemorySegment dst, long dstBit, MemorySegment src, long srcBit, long bits) {
+    return orCountClearRange(dst, dstBit, src, srcBit, bits);
+  }
+
+  static long orCountClearRange(
+      MemorySegment dst, long dstBit, MemorySegment src, long srcBit, long bits) {
+    long count = orCountRange(dst, dstBit, src, srcBit, bits);
+    clearRange(src, srcBit, bits);
+    return count;
+  }
+
+  @Override
+  void doAndNot(MemorySegment dst, long dstBit, MemorySegment src, long srcBit, long bits) {
+    andNotRange(dst, dstBit, src, srcBit, bits);
+  }
+
+  static void andNotRange(
+      MemorySegment dst, long dstBit, MemorySegment src, long srcBit, long bits) {
+    for (long done = 0, n; done < bits; done += n) {
+      long bit = dstBit + done;
+      n = step(bit, bits - done);
+      put(dst, bit, word(dst, bit) & ~(read(src, srcBit + done, n) << bit));
+    }
+  }
+
+  @Override
+  long doCardinality(MemorySegment map, long bit, long bits) {
+    return cardinalityRange(map, bit, bits);
+  }
+
+  static long cardinalityRange(MemorySegment map, long bit, long bits) {
+    long count = 0;
+    for (long done = 0, n; done < bits; done += n) {
+      n = step(bit + done, bits - done);
+      count += Long.bitCount(word(map, bit + done) & mask(bit + done, n));
+    }
+    return count;
+  }
+
+  @Override
+  boolean doAny(MemorySegment map, long bit, long bits) {
+    return anyRange(map, bit, bits);
+  }
+
+  static boolean anyRange(MemorySegment map, long bit, long bits) {
+    return nextSetRange(map, bit, bit + bits) < bit + bits;
+  }
+
+  @Override
+  void doSet(MemorySegment map, long bit, long bits) {
+    setRange(map, bit, bits);
+  }
+
+  static void setRange(MemorySegment map, long bit, long bits) {
+    for (long done = 0, n; done < bits; done += n) {
+      n = step(bit + done, bits - done);
+      put(map, bit + done, word(map, bit + done) | mask(bit + done, n));
+    }
+  }
+
+  @Override
+  void doClear(MemorySegment map, long bit, long bits) {
+    clearRange(map, bit, bits);
+  }
+
+  static void clearRange(MemorySegment map, long bit, long bits) {
+    for (long done = 0, n; done < bits; done += n) {
+      n = step(bit + done, bits - done);
+      put(map, bit + done, word(map, bit + done) & ~mask(bit + done, n));
+    }
+  }
+
+  @Override
+  long doNextSet(MemorySegment map, long from, long end) {
+    return nextSetRange(map, from, end);
+  }
+
+  static long nextSetRange(MemorySegment map, long from, long end) {
+    for (long bit = from; bit < end; bit = (bit | 63) + 1) {
+      long rest = word(map, bit) >>> bit;
+      if (rest != 0) {
+        return Math.min(bit + Long.numberOfTrailingZeros(rest), end);
+      }
+    }
+    return end;
+  }
+
+  @Override
+  long doNextClear(MemorySegment map, long from, long end) {
+    return nextClearRange(map, from, end);
+  }
+
+  static long nextClearRange(MemorySegment map, long from, long end) {
+    for (long bit = from; bit < end; bit = (bit | 63) + 1) {
+      long rest = ~word(map, bit) >>> bit;
+      if (rest != 0) {
+        return Math.min(bit + Long.numberOfTrailingZeros(rest), end);
+      }
+    }
+    return end;
+  }
+
+  @Override
+  boolean doIsZero(MemorySegment memory, long offset, long bytes) {
+    return isZeroRange(memory, offset, bytes);
+  }
+
+  static boolean isZeroRange(MemorySegment memory, long offset, long bytes) {
+    long at = offset;
+    for (; at <= offset + bytes - 8; at += 8) {
+      if (memory.get(ValueLayout.JAVA_LONG_UNALIGNED, at) != 0) {
+        return false;
+      }
+    }
+    for (; at < offset + bytes; at++) {
+      if (memory.get(ValueLayout.JAVA_BYTE, at) != 0) {
+        return false;
+      }
+    }
+    return true;
+  }
+
+  @Override
+  long doSummarize(MemorySegment map, long words, MemorySegment lines) {
+    return summarizeFrom(map, 0, words, lines);
+  }
+
+  /** Summarizes from a word on whose line is the first of a word of the summary. */
+  static long summarizeFrom(MemorySegment map, long from, long words, MemorySegment lines) {
+    assert from % 512 == 0;
+    long count = 0;
+    for (long first = from; first < words; first += 512) {
+      long end = Math.min(first + 512, words);
+      long summary = 0;
+      for (long word = first; word < end; word++) {
+        long bits = map.get(WORD, word << 3);
+        count += Long.bitCount(bits);
+        summary |= bits == 0 ? 0 : 1L << (word >>> 3);
+      }
+      lines.set(WORD, first >>> 9 << 3, summary);
+    }
+    return count;
+  }
+
+  @Override
+  void doClearLines(MemorySegment map, long words, MemorySegment lines) {
+    long end = words + 7 >>> 3;
+    for (long line = 0; (line = nextSetRange(lines, line, end)) < end; line++) {
+      clearRange(map, line << 9, lineBits(line, words));
+    }
+  }
+
+  @Override
+  long doOrLines(MemorySegment dst, MemorySegment src, long words, MemorySegment lines) {
+    long count = 0;
+    long end = words + 7 >>> 3;
+    for (long line = 0; (line = nextSetRange(lines, line, end)) < end; line++) {
+      count += orCountRange(dst, line << 9, src, line << 9, lineBits(line, words));
+    }
+    return count;
+  }
+
+  private static long lineBits(long line, long words) {
+    return Math.min(8, words - (line << 3)) << 6;
+  }
+}

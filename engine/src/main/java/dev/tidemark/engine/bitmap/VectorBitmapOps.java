@@ -1,0 +1,456 @@
+package dev.tidemark.engine.bitmap;
+
+import static java.nio.ByteOrder.LITTLE_ENDIAN;
+import static jdk.incubator.vector.VectorOperators.BIT_COUNT;
+import static jdk.incubator.vector.VectorOperators.LSHL;
+import static jdk.incubator.vector.VectorOperators.LSHR;
+import static jdk.incubator.vector.VectorOperators.NE;
+
+import java.lang.foreign.MemorySegment;
+import jdk.incubator.vector.LongVector;
+import jdk.incubator.vector.VectorOperators;
+import jdk.incubator.vector.VectorSpecies;
+
+/**
+ * The vector twin: whole vectors of the destination here, the edges of the range by {@link
+ * ScalarBitmapOps}. Only {@link Bitmaps} may load this class, once it knows that the incubator
+ * module is there.
+ *
+ * <p>Each kernel is one static method, because a vector that crosses a call is boxed; and it begins
+ * with {@link #guard}.
+ */
+final class VectorBitmapOps extends CheckedBitmapOps {
+  // A species that is no constant costs a factor of ten and boxes every vector.
+  private static final VectorSpecies<Long> SPECIES = LongVector.SPECIES_PREFERRED;
+  private static final int LANES = SPECIES.length();
+  private static final int BYTES = SPECIES.vectorByteSize();
+
+  /** Width of a vector in bits. */
+  static final int WIDTH = SPECIES.vectorBitSize();
+
+  /** Bytes in a line of a summary: what one of its bits stands for. */
+  private static final int LINE = 64;
+
+  private static LongVector load(MemorySegment map, long offset) {
+    return LongVector.fromMemorySegment(SPECIES, map, offset, LITTLE_ENDIAN);
+  }
+
+  private static void store(LongVector vector, MemorySegment map, long offset) {
+    vector.intoMemorySegment(map, offset, LITTLE_ENDIAN);
+  }
+
+  private static boolean anySet(LongVector vector) {
+    return vector.compare(NE, 0).anyTrue();
+  }
+
+  /**
+   * Tells the compiler what kind of segment this call site sees. Without it, a heap segment seen
+   * anywhere in the process by the JDK's shared access code makes kernels five times slower.
+   */
+  private static void guard(MemorySegment map) {
+    if (!map.isNative()) {
+      throw new AssertionError("heap segment in a kernel");
+    }
+  }
+
+  /** Bits before the first whole word of a destination. */
+  private static long head(long bit, long bits) {
+    return Math.min(-bit & 63, bits);
+  }
+
+  /** Bytes of whole vectors in that many bits. */
+  private static long body(long bits) {
+    return bits / (8L * BYTES) * BYTES;
+  }
+
+  @Override
+  void doOr(MemorySegment dst, long dstBit, MemorySegment src, long srcBit, long bits) {
+    long head = head(dstBit, bits);
+    long body = body(bits - head);
+    ScalarBitmapOps.orRange(dst, dstBit, src, srcBit, head);
+    if (body != 0) {
+      long dstByte = dstBit + head >>> 6 << 3;
+      long srcByte = srcBit + head >>> 6 << 3;
+      int shift = (int) (srcBit + head & 63);
+      if (shift == 0) {
+        orAligned(dst, dstByte, src, srcByte, body);
+      } else {
+        orShifted(dst, dstByte, src, srcByte, body, shift);
+      }
+    }
+    long done = head + (body << 3);
+    ScalarBitmapOps.orRange(dst, dstBit + done, src, srcBit + done, bits - done);
+  }
+
+  private static void orAligned(MemorySegment dst, long d, MemorySegment src, long s, long bytes) {
+    guard(dst);
+    guard(src);
+    for (long i = 0; i < bytes; i += BYTES) {
+      LongVector in = load(src, s + i);
+      if (anySet(in)) {
+        store(load(dst, d + i).or(in), dst, d + i);
+      }
+    }
+  }
+
+  private static void orShifted(
+      MemorySegment dst, long d, MemorySegment src, long s, long bytes, int shift) {
+    guard(dst);
+    guard(src);
+    for (long i = 0; i < bytes; i += BYTES) {
+      LongVector low = load(src, s + i).lanewise(LSHR, shift);
+      LongVector in = low.or(load(src, s + i + 8).lanewise(LSHL, 64 - shift));
+      if (anySet(in)) {
+        store(load(dst, d + i).or(in), dst, d + i);
+      }
+    }
+  }
+
+  @Override
+  long doOrCount(MemorySegment dst, long dstBit, MemorySegment src, long srcBit, long bits) {
+    long head = head(dstBit, bits);
+    long body = body(bits - head);
+    long count = ScalarBitmapOps.orCountRange(dst, dstBit, src, srcBit, head);
+    if (body != 0) {
+      long dstByte = dstBit + head >>> 6 << 3;
+      long srcByte = srcBit + head >>> 6 << 3;
+      int shift = (int) (srcBit + head & 63);
+      count +=
+          shift == 0
+              ? orCountAligned(dst, dstByte, src, srcByte, body)
+              : orCountShifted(dst, dstByte, src, srcByte, body, shift);
+    }
+    long done = head + (body << 3);
+    return count
+        + ScalarBitmapOps.orCountRange(dst, dstBit + done, src, srcBit + done, bits - done);
+  }
+
+  private static long orCountAligned(
+      MemorySegment dst, long d, MemorySegment src, long s, long bytes) {
+    guard(dst);
+    guard(src);
+    LongVector count = LongVector.zero(SPECIES);
+    for (long i = 0; i < bytes; i += BYTES) {
+      LongVector in = load(src, s + i);
+      LongVector old = load(dst, d + i);
+      store(old.or(in), dst, d + i);
+      count = count.add(in.and(old.not()).lanewise(BIT_COUNT));
+    }
+    return count.reduceLanes(VectorOperators.ADD);
+  }
+
+  private static long orCountShifted(
+      MemorySegment dst, long d, MemorySegment src, long s, long bytes, int shift) {
+    guard(dst);
+    guard(src);
+    LongVector count = LongVector.zero(SPECIES);
+    for (long i = 0; i < bytes; i += BYTES) {
+      LongVector low = load(src, s + i).lanewise(LSHR, shift);
+      LongVector in = low.or(load(src, s + i + 8).lanewise(LSHL, 64 - shift));
+      LongVector old = load(dst, d + i);
+      store(old.or(in), dst, d + i);
+      count = count.add(in.and(old.not()).lanewise(BIT_COUNT));
+    }
+    return count.reduceLanes(VectorOperators.ADD);
+  }
+
+  @Override
+  long doOrCountClear(MemorySegment dst, long dstBit, MemorySegment src, long srcBit, long bits) {
+    long head = head(dstBit, bits);
+    long body = body(bits - head);
+    long count = ScalarBitmapOps.orCountClearRange(dst, dstBit, src, srcBit, head);
+    if (body != 0) {
+      long dstByte = dstBit + head >>> 6 << 3;
+      long srcByte = srcBit + head >>> 6 << 3;
+      int shift = (int) (srcBit + head & 63);
+      count +=
+          shift == 0
+              ? orCountClearAligned(dst, dstByte, src, srcByte, body)
+              : orCountClearShifted(dst, dstByte, src, srcByte, body, shift);
+    }
+    long done = head + (body << 3);
+    return count
+        + ScalarBitmapOps.orCountClearRange(dst, dstBit + done, src, srcBit + done, bits - done);
+  }
+
+  private static long orCountClearAligned(
+      MemorySegment dst, long d, MemorySegment src, long s, long bytes) {
+    guard(dst);
+    guard(src);
+    LongVector zero = LongVector.zero(SPECIES);
+    LongVector count = zero;
+    for (long i = 0; i < bytes; i += BYTES) {
+      LongVector in = load(src, s + i);
+      if (anySet(in)) {
+        LongVector old = load(dst, d + i);
+        store(old.or(in), dst, d + i);
+        store(zero, src, s + i);
+        count = count.add(in.and(old.not()).lanewise(BIT_COUNT));
+      }
+    }
+    return count.reduceLanes(VectorOperators.ADD);
+  }
+
+  private static long orCountClearShifted(
+      MemorySegment dst, long d, MemorySegment src, long s, long bytes, int shift) {
+    guard(dst);
+    guard(src);
+    long below = (1L << shift) - 1;
+    long outside = src.get(WORD, s) & below;
+    LongVector zero = LongVector.zero(SPECIES);
+    LongVector count = zero;
+    for (long i = 0; i < bytes; i += BYTES) {
+      LongVector low = load(src, s + i).lanewise(LSHR, shift);
+      LongVector in = low.or(load(src, s + i + 8).lanewise(LSHL, 64 - shift));
+      // The last word read is the next round's first: it still has the bits above the shift.
+      store(zero, src, s + i);
+      LongVector old = load(dst, d + i);
+      store(old.or(in), dst, d + i);
+      count = count.add(in.and(old.not()).lanewise(BIT_COUNT));
+    }
+    src.set(WORD, s, outside);
+    src.set(WORD, s + bytes, src.get(WORD, s + bytes) & ~below);
+    return count.reduceLanes(VectorOperators.ADD);
+  }
+
+  @Override
+  void doAndNot(MemorySegment dst, long dstBit, MemorySegment src, long srcBit, long bits) {
+    long head = head(dstBit, bits);
+    long body = body(bits - head);
+    ScalarBitmapOps.andNotRange(dst, dstBit, src, srcBit, head);
+    if (body != 0) {
+      long dstByte = dstBit + head >>> 6 << 3;
+      long srcByte = srcBit + head >>> 6 << 3;
+      int shift = (int) (srcBit + head & 63);
+      if (shift == 0) {
+        andNotAligned(dst, dstByte, src, srcByte, body);
+      } else {
+        andNotShifted(dst, dstByte, src, srcByte, body, shift);
+      }
+    }
+    long done = head + (body << 3);
+    ScalarBitmapOps.andNotRange(dst, dstBit + done, src, srcBit + done, bits - done);
+  }
+
+  private static void andNotAligned(
+      MemorySegment dst, long d, MemorySegment src, long s, long bytes) {
+    guard(dst);
+    guard(src);
+    for (long i = 0; i < bytes; i += BYTES) {
+      LongVector in = load(src, s + i);
+      if (anySet(in)) {
+        store(load(dst, d + i).and(in.not()), dst, d + i);
+      }
+    }
+  }
+
+  private static void andNotShifted(
+      MemorySegment dst, long d, MemorySegment src, long s, long bytes, int shift) {
+    guard(dst);
+    guard(src);
+    for (long i = 0; i < bytes; i += BYTES) {
+      LongVector low = load(src, s + i).lanewise(LSHR, shift);
+      LongVector in = low.or(load(src, s + i + 8).lanewise(LSHL, 64 - shift));
+      if (anySet(in)) {
+        store(load(dst, d + i).and(in.not()), dst, d + i);
+      }
+    }
+  }
+
+  @Override
+  long doCardinality(MemorySegment map, long bit, long bits) {
+    long head = head(bit, bits);
+    long body = body(bits - head);
+    long done = head + (body << 3);
+    return ScalarBitmapOps.cardinalityRange(map, bit, head)
+        + (body == 0 ? 0 : cardinalityBody(map, bit + head >>> 6 << 3, body))
+        + ScalarBitmapOps.cardinalityRange(map, bit + done, bits - done);
+  }
+
+  private static long cardinalityBody(MemorySegment map, long offset, long bytes) {
+    guard(map);
+    LongVector count = LongVector.zero(SPECIES);
+    for (long i = offset; i < offset + bytes; i += BYTES) {
+      count = count.add(load(map, i).lanewise(BIT_COUNT));
+    }
+    return count.reduceLanes(VectorOperators.ADD);
+  }
+
+  @Override
+  boolean doAny(MemorySegment map, long bit, long bits) {
+    long head = head(bit, bits);
+    long body = body(bits - head);
+    long done = head + (body << 3);
+    long first = bit + head >>> 6 << 3;
+    return ScalarBitmapOps.anyRange(map, bit, head)
+        || firstSetVector(map, first, body) < first + body
+        || ScalarBitmapOps.anyRange(map, bit + done, bits - done);
+  }
+
+  /** Where the first vector lies that has a bit; the end if there is none. */
+  private static long firstSetVector(MemorySegment map, long offset, long bytes) {
+    guard(map);
+    long i = offset;
+    while (i < offset + bytes && !anySet(load(map, i))) {
+      i += BYTES;
+    }
+    return i;
+  }
+
+  /** Where the first vector lies that lacks a bit; the end if there is none. */
+  private static long firstNotFullVector(MemorySegment map, long offset, long bytes) {
+    guard(map);
+    long i = offset;
+    while (i < offset + bytes && !load(map, i).compare(NE, -1).anyTrue()) {
+      i += BYTES;
+    }
+    return i;
+  }
+
+  @Override
+  void doSet(MemorySegment map, long bit, long bits) {
+    long head = head(bit, bits);
+    long body = body(bits - head);
+    long done = head + (body << 3);
+    ScalarBitmapOps.setRange(map, bit, head);
+    fill(map, bit + head >>> 6 << 3, body, -1);
+    ScalarBitmapOps.setRange(map, bit + done, bits - done);
+  }
+
+  @Override
+  void doClear(MemorySegment map, long bit, long bits) {
+    long head = head(bit, bits);
+    long body = body(bits - head);
+    long done = head + (body << 3);
+    ScalarBitmapOps.clearRange(map, bit, head);
+    fill(map, bit + head >>> 6 << 3, body, 0);
+    ScalarBitmapOps.clearRange(map, bit + done, bits - done);
+  }
+
+  private static void fill(MemorySegment map, long offset, long bytes, long word) {
+    guard(map);
+    LongVector value = LongVector.broadcast(SPECIES, word);
+    for (long i = offset; i < offset + bytes; i += BYTES) {
+      store(value, map, i);
+    }
+  }
+
+  @Override
+  long doNextSet(MemorySegment map, long from, long end) {
+    long head = head(from, end - from);
+    long found = ScalarBitmapOps.nextSetRange(map, from, from + head);
+    if (found < from + head || from + head == end) {
+      return found;
+    }
+    long vector = firstSetVector(map, from + head >>> 6 << 3, body(end - from - head));
+    return ScalarBitmapOps.nextSetRange(map, vector << 3, end);
+  }
+
+  @Override
+  long doNextClear(MemorySegment map, long from, long end) {
+    long head = head(from, end - from);
+    long found = ScalarBitmapOps.nextClearRange(map, from, from + head);
+    if (found < from + head || from + head == end) {
+      return found;
+    }
+    long vector = firstNotFullVector(map, from + head >>> 6 << 3, body(end - from - head));
+    return ScalarBitmapOps.nextClearRange(map, vector << 3, end);
+  }
+
+  @Override
+  boolean doIsZero(MemorySegment memory, long offset, long bytes) {
+    long body = bytes / BYTES * BYTES;
+    return firstSetVector(memory, offset, body) == offset + body
+        && ScalarBitmapOps.isZeroRange(memory, offset + body, bytes - body);
+  }
+
+  @Override
+  long doSummarize(MemorySegment map, long words, MemorySegment lines) {
+    long body = words >>> 9 << 9;
+    return summarizeBody(map, body << 3, lines)
+        + ScalarBitmapOps.summarizeFrom(map, body, words, lines);
+  }
+
+  private static long summarizeBody(MemorySegment map, long bytes, MemorySegment lines) {
+    guard(map);
+    guard(lines);
+    LongVector count = LongVector.zero(SPECIES);
+    for (long block = 0; block < bytes; block += 64 * LINE) {
+      long summary = 0;
+      for (int line = 0; line < 64; line++) {
+        long offset = block + (long) line * LINE;
+        LongVector all = load(map, offset);
+        count = count.add(all.lanewise(BIT_COUNT));
+        for (int i = BYTES; i < LINE; i += BYTES) {
+          LongVector more = load(map, offset + i);
+          count = count.add(more.lanewise(BIT_COUNT));
+          all = all.or(more);
+        }
+        summary |= anySet(all) ? 1L << line : 0;
+      }
+      lines.set(WORD, block >>> 9, summary);
+    }
+    return count.reduceLanes(VectorOperators.ADD);
+  }
+
+  @Override
+  void doClearLines(MemorySegment map, long words, MemorySegment lines) {
+    long whole = words >>> 3;
+    clearWholeLines(map, whole, lines);
+    if ((words & 7) != 0 && ScalarBitmapOps.anyRange(lines, whole, 1)) {
+      ScalarBitmapOps.clearRange(map, whole << 9, (words & 7) << 6);
+    }
+  }
+
+  private static void clearWholeLines(MemorySegment map, long count, MemorySegment lines) {
+    guard(map);
+    guard(lines);
+    LongVector zero = LongVector.zero(SPECIES);
+    for (long first = 0; first < count; first += 64) {
+      long left = lines.get(WORD, first >>> 3);
+      if (count - first < 64) {
+        left &= (1L << count) - 1;
+      }
+      for (; left != 0; left &= left - 1) {
+        long offset = first + Long.numberOfTrailingZeros(left) << 6;
+        for (int i = 0; i < LINE; i += BYTES) {
+          store(zero, map, offset + i);
+        }
+      }
+    }
+  }
+
+  @Override
+  long doOrLines(MemorySegment dst, MemorySegment src, long words, MemorySegment lines) {
+    long whole = words >>> 3;
+    long count = orWholeLines(dst, src, whole, lines);
+    if ((words & 7) != 0 && ScalarBitmapOps.anyRange(lines, whole, 1)) {
+      count += ScalarBitmapOps.orCountRange(dst, whole << 9, src, whole << 9, (words & 7) << 6);
+    }
+    return count;
+  }
+
+  private static long orWholeLines(
+      MemorySegment dst, MemorySegment src, long count, MemorySegment lines) {
+    guard(dst);
+    guard(src);
+    guard(lines);
+    LongVector set = LongVector.zero(SPECIES);
+    for (long first = 0; first < count; first += 64) {
+      long left = lines.get(WORD, first >>> 3);
+      if (count - first < 64) {
+        left &= (1L << count) - 1;
+      }
+      for (; left != 0; left &= left - 1) {
+        long offset = first + Long.numberOfTrailingZeros(left) << 6;
+        for (int i = 0; i < LINE; i += BYTES) {
+          LongVector in = load(src, offset + i);
+          LongVector old = load(dst, offset + i);
+          store(old.or(in), dst, offset + i);
+          set = set.add(in.and(old.not()).lanewise(BIT_COUNT));
+        }
+      }
+    }
+    return set.reduceLanes(VectorOperators.ADD);
+  }
+}

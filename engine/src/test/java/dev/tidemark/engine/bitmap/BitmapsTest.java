@@ -1,0 +1,186 @@
+package dev.tidemark.engine.bitmap;
+
+import static java.lang.foreign.ValueLayout.JAVA_BYTE;
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertSame;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+import static org.junit.jupiter.api.Assumptions.assumeTrue;
+
+import dev.tidemark.ffm.Pages;
+import java.io.IOException;
+import java.io.InputStream;
+import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
+import java.lang.reflect.Method;
+import java.lang.reflect.Proxy;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Set;
+import org.junit.jupiter.api.Test;
+
+/** The gate, in whichever of the three runs of the suite this is. */
+class BitmapsTest {
+  /** What the run expects, set by the build: vector, forbidden or no-module. */
+  private static final String RUN = System.getProperty("tidemark.test.run", "vector");
+
+  @Test
+  void vectorsAreUsedWhereTheyCanBe() throws IOException {
+    assumeTrue(RUN.equals("vector"), "this run is without vectors: " + RUN);
+    assumeTrue(cpuHasWideVectors(), "this machine has no vectors of 256 bit: scalar it is");
+    assertTrue(Bitmaps.description().matches("vector, (256|512) bit"), Bitmaps.description());
+    assertSame(Bitmaps.vector().orElseThrow(), Bitmaps.ops());
+  }
+
+  @Test
+  void vectorsCanBeForbidden() {
+    assumeTrue(RUN.equals("forbidden"), "this run does not forbid vectors: " + RUN);
+    assertEquals("scalar: tidemark.vector=forbid", Bitmaps.description());
+    assertSame(Bitmaps.scalar(), Bitmaps.ops());
+  }
+
+  @Test
+  void withoutTheIncubatorModuleTheReasonNamesTheFlag() {
+    assumeTrue(RUN.equals("no-module"), "this run has the incubator module: " + RUN);
+    assertTrue(
+        Bitmaps.description()
+            .startsWith("scalar: no module jdk.incubator.vector: add --add-modules="),
+        Bitmaps.description());
+    assertSame(Bitmaps.scalar(), Bitmaps.ops());
+    assertTrue(Bitmaps.vector().isEmpty());
+  }
+
+  @Test
+  void theChoiceIsOneLineInTheLog() throws Exception {
+    Child child =
+        run(
+            List.of(
+                "@" + Path.of(System.getProperty("tidemark.root"), "jdk-flags.txt"),
+                "-Dtidemark.vector=forbid"));
+    assertEquals(0, child.status, child.output);
+    assertEquals(
+        1,
+        child
+            .output
+            .lines()
+            .filter(line -> line.contains("bitmap operations: scalar: tidemark.vector=forbid"))
+            .count(),
+        child.output);
+  }
+
+  @Test
+  void requiringVectorsTurnsAFallbackIntoAnError() throws Exception {
+    Child child = run(List.of("-Dtidemark.vector=require"));
+    assertEquals(1, child.status, child.output);
+    assertTrue(
+        child.output.contains(
+            "tidemark.vector=require, but bitmap operations are scalar: no module"),
+        child.output);
+  }
+
+  @Test
+  void theInterpreterAndTheFirstCompilerAloneGetTheScalarTwin() throws Exception {
+    String flags = "@" + Path.of(System.getProperty("tidemark.root"), "jdk-flags.txt");
+    for (String mode : List.of("-Xint", "-XX:TieredStopAtLevel=1", "-XX:TieredStopAtLevel=3")) {
+      Child child = run(List.of(flags, mode));
+      assertEquals(0, child.status, child.output);
+      assertTrue(child.output.contains("scalar: the JVM has no C2 compiler"), child.output);
+    }
+  }
+
+  @Test
+  void narrowVectorsAreNotUsed() throws Exception {
+    String flags = "@" + Path.of(System.getProperty("tidemark.root"), "jdk-flags.txt");
+    Child child = run(List.of(flags, "-XX:MaxVectorSize=16"));
+    assertEquals(0, child.status, child.output);
+    assertTrue(child.output.contains("scalar: vectors of 128 bit are no faster"), child.output);
+  }
+
+  @Test
+  void aWordThatIsNoModeIsAReasonForScalar() throws Exception {
+    Child child = run(List.of("-Dtidemark.vector=yes"));
+    assertEquals(0, child.status, child.output);
+    assertTrue(child.output.contains("scalar: tidemark.vector=yes is none of"), child.output);
+  }
+
+  @Test
+  void warmUpComparesTheCompiledCode() {
+    assertTrue(Bitmaps.warmUp() > 0);
+  }
+
+  @Test
+  void selfTestNoticesEveryWrongKernel() {
+    try (Arena arena = Arena.ofConfined()) {
+      SelfTest test = new SelfTest(arena);
+      assertTrue(test.difference(new ScalarBitmapOps(), Bitmaps.scalar()).isEmpty());
+      for (Method method : BitmapOps.class.getMethods()) {
+        assertTrue(
+            test.difference(wrongIn(method.getName()), Bitmaps.scalar()).isPresent(),
+            method.getName());
+      }
+    }
+  }
+
+  /** The scalar twin, but one method is wrong: in its result, or by a bit if it has none. */
+  private static BitmapOps wrongIn(String name) {
+    return (BitmapOps)
+        Proxy.newProxyInstance(
+            BitmapOps.class.getClassLoader(),
+            new Class<?>[] {BitmapOps.class},
+            (proxy, method, arguments) -> {
+              Object result = method.invoke(Bitmaps.scalar(), arguments);
+              if (!method.getName().equals(name)) {
+                return result;
+              }
+              if (result == null) {
+                MemorySegment map = (MemorySegment) arguments[0];
+                map.set(JAVA_BYTE, 0, (byte) (map.get(JAVA_BYTE, 0) ^ 1));
+                return null;
+              }
+              return result instanceof Boolean answer ? !answer : (Object) ((long) result + 1);
+            });
+  }
+
+  private record Child(int status, String output) {}
+
+  /** Says what the gate chose, in a JVM of its own. */
+  private static Child run(List<String> options) throws IOException, InterruptedException {
+    List<String> command = new ArrayList<>();
+    command.add(Path.of(System.getProperty("java.home"), "bin", "java").toString());
+    command.addAll(options);
+    String classes = location(Bitmaps.class) + ":" + location(Pages.class);
+    command.addAll(List.of("-cp", classes + ":" + tests(), Choice.class.getName()));
+    Process process = new ProcessBuilder(command).redirectErrorStream(true).start();
+    try (InputStream stream = process.getInputStream()) {
+      String output = new String(stream.readAllBytes());
+      return new Child(process.waitFor(), output);
+    } finally {
+      process.destroyForcibly();
+    }
+  }
+
+  private static String location(Class<?> type) {
+    // On the module path this is the module's, whatever the class file was patched from.
+    return Path.of(type.getProtectionDomain().getCodeSource().getLocation().getPath()).toString();
+  }
+
+  private static Path tests() {
+    return Path.of(System.getProperty("tidemark.root"), "engine", "target", "test-classes");
+  }
+
+  static final class Choice {
+    public static void main(String[] args) {
+      Bitmaps.ops();
+      System.out.println("chosen: " + Bitmaps.description());
+    }
+  }
+
+  private static boolean cpuHasWideVectors() throws IOException {
+    return Files.readAllLines(Path.of("/proc/cpuinfo")).stream()
+        .filter(line -> line.startsWith("flags"))
+        .findFirst()
+        .map(line -> Set.of(line.split("\\s+")).contains("avx2"))
+        .orElse(false);
+  }
+}
