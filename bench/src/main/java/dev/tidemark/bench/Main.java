@@ -1,10 +1,12 @@
 package dev.tidemark.bench;
 
-/** The command line. */
+import dev.tidemark.bench.cli.Tidemark;
+
+/** Where {@code java -jar tidemark.jar} starts. */
 public final class Main {
   private Main() {}
 
   public static void main(String[] args) {
-    System.exit(2);
+    System.exit(Tidemark.run(args));
   }
 }

@@ -1,0 +1,115 @@
+package dev.tidemark.bench.cli;
+
+import dev.tidemark.engine.bitmap.Bitmaps;
+import dev.tidemark.ffm.Pages;
+import dev.tidemark.ffm.kvm.Kvm;
+import dev.tidemark.ffm.kvm.KvmConstants;
+import dev.tidemark.ffm.kvm.KvmVm;
+import dev.tidemark.ffm.userfaultfd.Pagemap;
+import dev.tidemark.ffm.userfaultfd.Userfaultfd;
+import dev.tidemark.ffm.userfaultfd.UserfaultfdUapi;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.LinkedHashMap;
+import java.util.Map;
+import java.util.Optional;
+import java.util.concurrent.Callable;
+import picocli.CommandLine.Command;
+import picocli.CommandLine.Option;
+
+/** Says what this host can do and, for each thing that it cannot, why and what would enable it. */
+@Command(
+    name = "probe",
+    description = "Shows what this host can track with, and what is missing and why.",
+    mixinStandardHelpOptions = true)
+final class ProbeCommand implements Callable<Integer> {
+  @Option(names = "--json", description = "one JSON object")
+  private boolean json;
+
+  /** One thing that the host has or lacks. */
+  private record Finding(boolean available, String detail) {
+    static Finding of(Optional<String> missing, String detail) {
+      return missing.map(why -> new Finding(false, why)).orElse(new Finding(true, detail));
+    }
+  }
+
+  @Override
+  public Integer call() {
+    Map<String, Object> host = new LinkedHashMap<>();
+    host.put("kernel", System.getProperty("os.name") + " " + System.getProperty("os.version"));
+    host.put("architecture", System.getProperty("os.arch"));
+    host.put("java", System.getProperty("java.vm.version"));
+    host.put("pageSize", Pages.SIZE);
+    host.put("bitmapOperations", Bitmaps.description());
+    Map<String, Finding> findings = findings();
+    if (json) {
+      findings.forEach((name, finding) -> host.put(name, finding));
+      System.out.println(Json.of(host));
+      return Tidemark.DONE;
+    }
+    host.forEach((name, value) -> System.out.printf("%-24s %s%n", name, value));
+    findings.forEach(
+        (name, finding) ->
+            System.out.printf(
+                "%-24s %-4s %s%n", name, finding.available ? "yes" : "no", finding.detail));
+    return Tidemark.DONE;
+  }
+
+  private static Map<String, Finding> findings() {
+    Map<String, Finding> findings = new LinkedHashMap<>();
+    kvm(findings);
+    Userfaultfd.Support support = Userfaultfd.probe();
+    findings.put(
+        "userfaultfd",
+        Finding.of(
+            support.missing(),
+            String.join(", ", UserfaultfdUapi.featureNames(support.features()))));
+    findings.put(
+        "userfaultfdWpAsync",
+        Finding.of(support.missing(UserfaultfdUapi.UFFD_FEATURE_WP_ASYNC), "--guest process"));
+    findings.put("pagemapScan", Finding.of(Pagemap.missing(), "--guest process"));
+    findings.put("iommufd", node("/dev/iommu", "a kernel with CONFIG_IOMMUFD (6.2 or newer)"));
+    findings.put(
+        "vfio", node("/dev/vfio", "CONFIG_VFIO, an IOMMU, and a device bound to vfio-pci"));
+    return findings;
+  }
+
+  private static void kvm(Map<String, Finding> findings) {
+    Optional<String> missing = Kvm.missing();
+    if (missing.isPresent()) {
+      for (String name : new String[] {"kvm", "kvmManualProtect", "kvmDirtyRing"}) {
+        findings.put(name, Finding.of(missing, ""));
+      }
+      return;
+    }
+    findings.put("kvm", new Finding(true, "--guest kvm --tracking plain"));
+    try (Kvm kvm = Kvm.open();
+        KvmVm vm = kvm.createVm()) {
+      int manual = vm.checkExtension(KvmConstants.KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2);
+      findings.put(
+          "kvmManualProtect",
+          manual > 0
+              ? new Finding(true, "--tracking manual, mask " + manual)
+              : new Finding(false, "no KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2: needs Linux 5.2"));
+      int ring =
+          Math.max(
+              vm.checkExtension(KvmConstants.KVM_CAP_DIRTY_LOG_RING_ACQ_REL),
+              vm.checkExtension(KvmConstants.KVM_CAP_DIRTY_LOG_RING));
+      findings.put(
+          "kvmDirtyRing",
+          ring > 0
+              ? new Finding(true, "--tracking ring, up to " + ring + " bytes per vCPU")
+              : new Finding(false, "no KVM_CAP_DIRTY_LOG_RING: needs Linux 5.11"));
+    }
+  }
+
+  private static Finding node(String path, String enabler) {
+    Path node = Path.of(path);
+    if (!Files.exists(node)) {
+      return new Finding(false, "no " + path + ": needs " + enabler);
+    }
+    return Files.isReadable(node)
+        ? new Finding(true, path)
+        : new Finding(false, path + ": no permission for this user");
+  }
+}

@@ -1,0 +1,84 @@
+package dev.tidemark.engine.log;
+
+import dev.tidemark.engine.bitmap.RunCursor;
+
+/**
+ * The pages that one harvest took, as a lease. {@link #commit()} says that the other side has them;
+ * {@link #abort()}, or closing the epoch uncommitted, gives all of them back to the log.
+ *
+ * <p>Each log has one epoch object, so that harvesting allocates nothing: after commit or abort it
+ * refuses to work until the next {@link RamBlockLog#harvest()} opens it again.
+ *
+ * <p>Threading: one thread at a time. Cost: commit and abort touch only 64-byte lines with dirty
+ * pages; iterating likewise.
+ */
+public final class Epoch implements AutoCloseable {
+  private final RamBlockLog log;
+  private final RunCursor cursor = new RunCursor();
+  private boolean open;
+  private long pages;
+
+  Epoch(RamBlockLog log) {
+    this.log = log;
+  }
+
+  void begin(long count) {
+    pages = count;
+    open = true;
+  }
+
+  boolean isOpen() {
+    return open;
+  }
+
+  private void checkOpen() {
+    if (!open) {
+      throw new IllegalStateException(
+          "the epoch of block " + log.block().name() + " was committed or aborted");
+    }
+  }
+
+  /** The block whose pages these are. */
+  public RamBlock block() {
+    return log.block();
+  }
+
+  /** How many pages the epoch holds. */
+  public long pages() {
+    checkOpen();
+    return pages;
+  }
+
+  /**
+   * The epoch's runs of consecutive dirty pages, in ascending order, from the first.
+   *
+   * @return the epoch's one cursor, set back to the start
+   */
+  public RunCursor runs() {
+    checkOpen();
+    log.resetToSendPlane(cursor);
+    return cursor;
+  }
+
+  /** The other side has every page: forgets them. */
+  public void commit() {
+    checkOpen();
+    open = false;
+    log.endEpoch(false);
+  }
+
+  /** Gives every page back to the log. */
+  public void abort() {
+    checkOpen();
+    open = false;
+    log.endEpoch(true);
+  }
+
+  /** Aborts the epoch if it is still open. */
+  @Override
+  public void close() {
+    if (open) {
+      abort();
+    }
+  }
+}

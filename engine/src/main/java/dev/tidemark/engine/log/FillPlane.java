@@ -1,0 +1,99 @@
+package dev.tidemark.engine.log;
+
+import dev.tidemark.engine.bitmap.BitmapOps;
+import java.lang.foreign.MemorySegment;
+
+/**
+ * The collecting plane of a log, held exclusively between {@link RamBlockLog#fill()} and {@link
+ * #close()}: while a thread holds it nobody else writes or flips it, so a kernel's plain OR is
+ * safe.
+ *
+ * <p>Positions are pages of the block. Bit n of the plane is page n.
+ *
+ * <p>Threading: the thread that called {@code fill()}. One object per log, never allocated anew.
+ */
+public final class FillPlane implements AutoCloseable {
+  private final RamBlockLog log;
+  private final BitmapOps ops;
+  private final long pages;
+
+  /** The log's current fill plane; set at each flip, under the log's lock. */
+  MemorySegment map;
+
+  long mergedWords;
+  long markWords;
+  long queries;
+
+  FillPlane(RamBlockLog log, BitmapOps ops, long pages) {
+    this.log = log;
+    this.ops = ops;
+    this.pages = pages;
+  }
+
+  private void check(long page, long count) {
+    if (page < 0 || count < 0 || page > pages - count) {
+      throw new IndexOutOfBoundsException(
+          "pages %d+%d of block %s, which has %d"
+              .formatted(page, count, log.block().name(), pages));
+    }
+  }
+
+  /**
+   * The plane itself, for a kernel that ORs. It is ours, touched in advance, starts at a multiple
+   * of 64 bytes and ends at a guard page.
+   *
+   * @return little-endian 64-bit words, padded to 64 bytes
+   */
+  public MemorySegment segment() {
+    return map;
+  }
+
+  /**
+   * Merges what a kernel wrote by overwriting.
+   *
+   * @param source its bitmap; not changed
+   * @param sourceBit the bit that stands for the first page
+   * @param page first page
+   * @param count how many pages
+   * @return how many pages were not dirty in the plane before
+   */
+  public long merge(MemorySegment source, long sourceBit, long page, long count) {
+    check(page, count);
+    mergedWords += (count + 63) >>> 6;
+    return ops.orCount(map, page, source, sourceBit, count);
+  }
+
+  /** As {@link #merge}, and clears the source's bits for the next answer. */
+  public long mergeAndClear(MemorySegment source, long sourceBit, long page, long count) {
+    check(page, count);
+    mergedWords += (count + 63) >>> 6;
+    return ops.orCountClear(map, page, source, sourceBit, count);
+  }
+
+  /**
+   * Makes pages dirty.
+   *
+   * @param page first page
+   * @param count how many
+   */
+  public void set(long page, long count) {
+    check(page, count);
+    ops.set(map, page, count);
+  }
+
+  /** Notes a call to the kernel made for this log. */
+  public void countQuery() {
+    queries++;
+  }
+
+  /** Brings all marks made so far into the plane. */
+  void takeMarks() {
+    markWords += log.marks().take(map);
+  }
+
+  /** Lets the plane go. */
+  @Override
+  public void close() {
+    log.unlock();
+  }
+}

@@ -1,0 +1,52 @@
+package dev.tidemark.engine.migrate;
+
+import dev.tidemark.engine.log.RamBlock;
+import dev.tidemark.engine.stream.SectionHandler;
+import dev.tidemark.engine.stream.StreamReader;
+import dev.tidemark.ffm.Socket;
+import java.util.List;
+
+/**
+ * Receives a guest: loads its memory and state, answers, waits for go, and only then lets it run.
+ *
+ * <p>Threading: {@link #run()} occupies one platform thread; shutting the socket down from another
+ * ends it.
+ */
+public final class IncomingMigration {
+  private final StreamReader reader;
+  private final GuestControl guest;
+
+  /**
+   * @param machine the machine's name, which must be the source's
+   * @param blocks the destination's RAM blocks, the same names and lengths as the source's
+   * @param socket connected to the source; stays the caller's
+   * @param handlers one per state section that the source may send
+   * @param guest resumed after go, never stopped
+   */
+  public IncomingMigration(
+      String machine,
+      List<RamBlock> blocks,
+      Socket socket,
+      List<SectionHandler> handlers,
+      GuestControl guest) {
+    this.reader = new StreamReader(socket, machine, blocks, handlers);
+    this.guest = guest;
+  }
+
+  /**
+   * Loads the guest and runs it.
+   *
+   * @throws RuntimeException if the guest was not taken over: the stream is not what it should be,
+   *     ended early, or a handler refused; nothing runs here then
+   */
+  public void run() {
+    reader.loadUntilHandover();
+    try {
+      guest.resume();
+    } catch (RuntimeException e) {
+      reader.shut(1);
+      throw e;
+    }
+    reader.shut(0);
+  }
+}

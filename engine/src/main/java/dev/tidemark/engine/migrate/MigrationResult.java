@@ -1,0 +1,34 @@
+package dev.tidemark.engine.migrate;
+
+import java.util.List;
+
+/**
+ * How a migration ended and what it took.
+ *
+ * @param outcome where the guest is
+ * @param reason why it failed, in one line; empty if it completed
+ * @param sources the dirty sources that were asked
+ * @param rounds rounds sent, the last one with the guest stopped included
+ * @param ramBytes the guest's memory in bytes
+ * @param pagesSent pages sent with their content
+ * @param zeroPages pages sent as zero
+ * @param bytesSent bytes on the wire
+ * @param sourceFailures answers of sources that were replaced by marking all their pages
+ * @param expectedDowntimeNanos what was expected when the guest was stopped; -1 if it never was, or
+ *     was because of a limit
+ * @param stoppedNanos {@code System.nanoTime()} at which the guest was stopped; 0 if it never was
+ * @param totalNanos the whole migration
+ */
+public record MigrationResult(
+    Outcome outcome,
+    String reason,
+    List<String> sources,
+    int rounds,
+    long ramBytes,
+    long pagesSent,
+    long zeroPages,
+    long bytesSent,
+    long sourceFailures,
+    long expectedDowntimeNanos,
+    long stoppedNanos,
+    long totalNanos) {}

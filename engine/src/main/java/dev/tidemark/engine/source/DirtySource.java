@@ -1,0 +1,40 @@
+package dev.tidemark.engine.source;
+
+/**
+ * Something that reports written pages into RAM-block logs. A {@link DirtyTracker} starts, asks and
+ * stops it, one call at a time.
+ *
+ * <p>The contract that keeps bits from being lost: when {@link #sync()} returns, every page written
+ * before the call and not reported earlier is in its log, and the kernel notices the next write to
+ * it. Where a source cannot promise that for some pages it throws, and the tracker has {@link
+ * #markAll()} count them as dirty.
+ */
+public interface DirtySource extends AutoCloseable {
+  /** What it is, for statistics and error messages, such as {@code kvm-manual}. */
+  String name();
+
+  /**
+   * Turns tracking on. Enabling may forget writes made before: the tracker marks every page
+   * afterwards.
+   *
+   * @throws RuntimeException if it cannot; nothing stays turned on then
+   */
+  void start();
+
+  /**
+   * Brings what was written since the last call into the fill planes.
+   *
+   * @throws RuntimeException if the answer may be incomplete
+   */
+  void sync();
+
+  /** Makes every page dirty that this source would have to report. */
+  void markAll();
+
+  /** Turns tracking off; what was not asked for is forgotten. Does nothing if it is off. */
+  void stop();
+
+  /** Frees what the source itself owns, tracking turned off. Borrowed descriptors stay open. */
+  @Override
+  void close();
+}

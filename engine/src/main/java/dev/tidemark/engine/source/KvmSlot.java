@@ -1,0 +1,45 @@
+package dev.tidemark.engine.source;
+
+import dev.tidemark.engine.log.FillPlane;
+import dev.tidemark.engine.log.RamBlockLog;
+import dev.tidemark.ffm.Pages;
+import dev.tidemark.ffm.kvm.KvmConstants;
+import dev.tidemark.ffm.kvm.KvmVm;
+
+/**
+ * A KVM memory slot that shows a part of a RAM block to the guest, as the VMM has set it up.
+ *
+ * @param slot the slot's number, the address space in its upper 16 bits
+ * @param log the log of the block
+ * @param firstPage where in the block the slot begins, in pages
+ * @param pages its length in pages
+ * @param guestAddress where the guest sees it, in bytes
+ * @param flags the flags that the VMM gave it, without {@code KVM_MEM_LOG_DIRTY_PAGES}
+ */
+public record KvmSlot(
+    int slot, RamBlockLog log, long firstPage, long pages, long guestAddress, int flags) {
+  /** Checks that the slot lies in its block. */
+  public KvmSlot {
+    if (firstPage < 0 || pages < 1 || firstPage > log.block().pages() - pages) {
+      throw new IllegalArgumentException(
+          "slot %d: pages %d+%d are not in block %s"
+              .formatted(slot, firstPage, pages, log.block()));
+    }
+  }
+
+  /** Resends the slot with or without logging; KVM keeps or drops its bitmap accordingly. */
+  void setLogging(KvmVm vm, boolean on) {
+    vm.setUserMemoryRegion(
+        slot,
+        on ? flags | KvmConstants.KVM_MEM_LOG_DIRTY_PAGES : flags,
+        guestAddress,
+        pages << Pages.SHIFT,
+        log.block().address() + (firstPage << Pages.SHIFT));
+  }
+
+  void markAll() {
+    try (FillPlane fill = log.fill()) {
+      fill.set(firstPage, pages);
+    }
+  }
+}
