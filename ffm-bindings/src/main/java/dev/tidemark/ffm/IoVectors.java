@@ -43,6 +43,9 @@ public final class IoVectors {
    * @throws IllegalStateException if the array is full
    */
   public void add(long address, long bytes) {
+    if (bytes <= 0) {
+      throw new IllegalArgumentException("a vector of " + bytes + " bytes");
+    }
     if (count == capacity) {
       throw new IllegalStateException("all " + capacity + " vectors are in use");
     }

@@ -129,6 +129,11 @@ public final class Socket implements AutoCloseable {
     return name;
   }
 
+  /** The descriptor, closed with this owner if it is its own. */
+  Fd fd() {
+    return fd;
+  }
+
   /** The address that this socket is bound to. */
   public InetSocketAddress localAddress() {
     int number = fd.acquire();
@@ -224,11 +229,15 @@ public final class Socket implements AutoCloseable {
   /**
    * Reads once into several pieces of memory, waiting for at least a byte.
    *
-   * @param vectors where to put it; what was filled is taken off
+   * @param vectors where to put it, not empty of bytes; what was filled is taken off
    * @return how many bytes, 0 at the end of the stream
    * @throws LinuxException {@code ECONNRESET} if the other side is gone
    */
   public long read(IoVectors vectors) {
+    if (vectors.remaining() == 0) {
+      // The kernel would answer 0, which is how it says that the stream has ended.
+      throw new IllegalArgumentException("no memory to read into");
+    }
     int number = fd.acquire();
     try {
       long result;

@@ -11,6 +11,7 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
+import dev.tidemark.ffm.Allocations;
 import dev.tidemark.ffm.ClosedException;
 import dev.tidemark.ffm.Errno;
 import dev.tidemark.ffm.Fd;
@@ -44,6 +45,7 @@ class WriteTrackingTest {
   private final List<AutoCloseable> owned = new ArrayList<>();
   private Userfaultfd uffd;
   private Pagemap pagemap;
+  private long seen;
 
   @BeforeEach
   void open() {
@@ -399,6 +401,24 @@ class WriteTrackingTest {
     pagemap.close();
     assertEquals(memory.address() + Pages.SIZE, pagemap.start(0));
     assertThrows(ClosedException.class, () -> take(memory));
+  }
+
+  @Test
+  void aScanAllocatesNothing() {
+    MemorySegment memory = tracked(64);
+    Runnable round =
+        () -> {
+          write(memory, 5);
+          write(memory, 9);
+          for (long at = memory.address(); at < end(memory); at = pagemap.walkEnd()) {
+            int regions = pagemap.scan(Query.TAKE_WRITTEN, at, end(memory));
+            for (int i = 0; i < regions; i++) {
+              seen += pagemap.end(i) - pagemap.start(i);
+            }
+          }
+        };
+    assertEquals(0, Allocations.perRun(round));
+    assertTrue(seen > 0);
   }
 
   @Test
