@@ -17,7 +17,7 @@ public final class IoVectors {
 
   private static final long BYTES = 16;
 
-  private final MemorySegment array;
+  final MemorySegment array;
   private final int capacity;
   private int first;
   private int count;
@@ -72,9 +72,12 @@ public final class IoVectors {
     remaining = 0;
   }
 
-  /** The elements that are still to move; for calls within this module's owners. */
-  MemorySegment pending() {
-    return array.asSlice(first * BYTES);
+  /**
+   * Where the elements that are still to move begin: an address rather than a slice, which would be
+   * allocated for every call. The caller keeps these vectors reachable meanwhile.
+   */
+  long pending() {
+    return array.address() + first * BYTES;
   }
 
   int pendingCount() {

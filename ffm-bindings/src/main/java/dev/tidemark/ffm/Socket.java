@@ -7,6 +7,7 @@ import static java.lang.foreign.ValueLayout.JAVA_SHORT;
 import dev.tidemark.ffm.internal.Libc;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
+import java.lang.ref.Reference;
 import java.net.Inet4Address;
 import java.net.InetAddress;
 import java.net.InetSocketAddress;
@@ -195,6 +196,7 @@ public final class Socket implements AutoCloseable {
       }
       return calls;
     } finally {
+      Reference.reachabilityFence(vectors);
       fd.release();
     }
   }
@@ -250,6 +252,7 @@ public final class Socket implements AutoCloseable {
       vectors.advance(result);
       return result;
     } finally {
+      Reference.reachabilityFence(vectors);
       fd.release();
     }
   }

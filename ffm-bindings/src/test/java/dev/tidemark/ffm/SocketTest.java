@@ -165,7 +165,7 @@ class SocketTest {
       assertTrue(bytes > 1000 && bytes <= good, bytes + " bytes");
       assertEquals(good + 10 + 20 - bytes, vectors.remaining());
       assertEquals(-1, arrived.asSlice(0, bytes).mismatch(memory.asSlice(0, bytes)));
-      assertEquals(memory.address() + bytes, vectors.pending().get(JAVA_LONG, 0));
+      assertEquals(memory.address() + bytes, pending(vectors, 0));
     }
   }
 
@@ -198,12 +198,17 @@ class SocketTest {
     }
   }
 
+  /** A word of the elements that are still to move. */
+  private static long pending(IoVectors vectors, int word) {
+    return vectors.array.get(JAVA_LONG, 8L * word + vectors.pending() - vectors.array.address());
+  }
+
   /** The address of every byte that is still to move, in order. */
   private static List<Long> bytes(IoVectors vectors) {
     List<Long> bytes = new ArrayList<>();
     for (int i = 0; i < vectors.pendingCount(); i++) {
-      long base = vectors.pending().get(JAVA_LONG, 16L * i);
-      long length = vectors.pending().get(JAVA_LONG, 16L * i + 8);
+      long base = pending(vectors, 2 * i);
+      long length = pending(vectors, 2 * i + 1);
       for (long b = 0; b < length; b++) {
         bytes.add(base + b);
       }

@@ -1,7 +1,6 @@
 package dev.tidemark.engine.bitmap;
 
 import com.sun.management.HotSpotDiagnosticMXBean;
-import java.lang.foreign.Arena;
 import java.lang.management.ManagementFactory;
 import java.util.Optional;
 
@@ -97,8 +96,7 @@ public final class Bitmaps {
   public static long warmUp() {
     long start = System.nanoTime();
     BitmapOps ops = ops();
-    try (Arena arena = Arena.ofConfined()) {
-      SelfTest test = new SelfTest(arena);
+    try (SelfTest test = new SelfTest()) {
       for (int i = 0; i < WARM_UP_ROUNDS; i++) {
         test.exercise(ops);
       }
@@ -133,9 +131,8 @@ public final class Bitmaps {
       if (Twin.width() < MIN_WIDTH) {
         return "vectors of " + Twin.width() + " bit are no faster";
       }
-      try (Arena arena = Arena.ofConfined()) {
-        return new SelfTest(arena)
-            .difference(Twin.vector(), SCALAR)
+      try (SelfTest test = new SelfTest()) {
+        return test.difference(Twin.vector(), SCALAR)
             .map(kernel -> "self-test: the vector twin of " + kernel + " is wrong")
             .orElse(null);
       }

@@ -1,11 +1,11 @@
 package dev.tidemark.engine.bitmap;
 
-import java.lang.foreign.Arena;
+import dev.tidemark.ffm.Mapping;
 import java.lang.foreign.MemorySegment;
 import java.util.Optional;
 
 /** Small inputs that take every way through every kernel, to compare the twins and to warm up. */
-final class SelfTest {
+final class SelfTest implements AutoCloseable {
   /** Words of the bitmaps: a whole word of a summary, and an edge. */
   private static final int WORDS = 512 + 8 + 3;
 
@@ -83,16 +83,31 @@ final class SelfTest {
         }),
   };
 
-  /** What a kernel works on. */
+  /**
+   * What a kernel works on: mappings, as a log's planes are. The compiler specializes a kernel for
+   * the kind of memory it has seen, and starts anew when another kind comes.
+   */
   private static final class Maps {
+    final Mapping[] mappings = new Mapping[3];
     final MemorySegment dst;
     final MemorySegment src;
     final MemorySegment lines;
 
-    Maps(Arena arena) {
-      dst = arena.allocate(WORDS * 8L, 64);
-      src = arena.allocate(WORDS * 8L, 64);
-      lines = arena.allocate(2 * 8L, 64);
+    Maps() {
+      dst = map(0, WORDS * 8L);
+      src = map(1, WORDS * 8L);
+      lines = map(2, 2 * 8L);
+    }
+
+    private MemorySegment map(int index, long bytes) {
+      mappings[index] = Mapping.anonymous(bytes);
+      return mappings[index].segment().asSlice(0, bytes);
+    }
+
+    void close() {
+      for (Mapping mapping : mappings) {
+        mapping.close();
+      }
     }
 
     void fill(int pattern) {
@@ -125,9 +140,15 @@ final class SelfTest {
   private final Maps mine;
   private final Maps theirs;
 
-  SelfTest(Arena arena) {
-    mine = new Maps(arena);
-    theirs = new Maps(arena);
+  SelfTest() {
+    mine = new Maps();
+    theirs = new Maps();
+  }
+
+  @Override
+  public void close() {
+    mine.close();
+    theirs.close();
   }
 
   /** Which kernel of {@code ops} does not do what {@code reference}'s does, if any. */

@@ -17,6 +17,7 @@ import java.util.List;
  */
 public final class DirtyTracker implements AutoCloseable {
   private final RamBlockLog[] logs;
+  private final List<RamBlockLog> logList;
   private final List<DirtySource> sources = new ArrayList<>();
   private boolean tracking;
   private long failures;
@@ -35,11 +36,12 @@ public final class DirtyTracker implements AutoCloseable {
     for (int i = 0; i < logs.length; i++) {
       logs[i] = new RamBlockLog(blocks.get(i));
     }
+    logList = List.of(logs);
   }
 
   /** The logs, in the order of the blocks. */
   public List<RamBlockLog> logs() {
-    return List.of(logs);
+    return logList;
   }
 
   /**

@@ -9,7 +9,6 @@ import static org.junit.jupiter.api.Assumptions.assumeTrue;
 import dev.tidemark.ffm.Pages;
 import java.io.IOException;
 import java.io.InputStream;
-import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.lang.reflect.Method;
 import java.lang.reflect.Proxy;
@@ -111,8 +110,7 @@ class BitmapsTest {
 
   @Test
   void selfTestNoticesEveryWrongKernel() {
-    try (Arena arena = Arena.ofConfined()) {
-      SelfTest test = new SelfTest(arena);
+    try (SelfTest test = new SelfTest()) {
       assertTrue(test.difference(new ScalarBitmapOps(), Bitmaps.scalar()).isEmpty());
       for (Method method : BitmapOps.class.getMethods()) {
         assertTrue(

@@ -69,9 +69,9 @@ public final class Libc {
   private static final MethodHandle MH$poll =
       bind(-1, "poll", JAVA_INT, ADDRESS, JAVA_LONG, JAVA_INT);
   private static final MethodHandle MH$readv =
-      bind(-1, "readv", JAVA_LONG, JAVA_INT, ADDRESS, JAVA_INT);
+      bind(-1, "readv", JAVA_LONG, JAVA_INT, JAVA_LONG, JAVA_INT);
   private static final MethodHandle MH$writev =
-      bind(-1, "writev", JAVA_LONG, JAVA_INT, ADDRESS, JAVA_INT);
+      bind(-1, "writev", JAVA_LONG, JAVA_INT, JAVA_LONG, JAVA_INT);
   private static final MethodHandle MH$read =
       bind(-1, "read", JAVA_LONG, JAVA_INT, ADDRESS, JAVA_LONG);
   private static final MethodHandle MH$write =
@@ -340,7 +340,7 @@ public final class Libc {
     }
   }
 
-  public static long readv(int fd, MemorySegment vectors, int count) {
+  public static long readv(int fd, long vectors, int count) {
     MemorySegment state = CAPTURE.get();
     try {
       return result((long) MH$readv.invokeExact(state, fd, vectors, count), state);
@@ -349,7 +349,7 @@ public final class Libc {
     }
   }
 
-  public static long writev(int fd, MemorySegment vectors, int count) {
+  public static long writev(int fd, long vectors, int count) {
     MemorySegment state = CAPTURE.get();
     try {
       return result((long) MH$writev.invokeExact(state, fd, vectors, count), state);

@@ -1,0 +1,118 @@
+package dev.tidemark.engine.migrate;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+import static org.junit.jupiter.api.Assumptions.assumeTrue;
+
+import com.sun.management.ThreadMXBean;
+import dev.tidemark.engine.bitmap.Bitmaps;
+import dev.tidemark.engine.bitmap.RunCursor;
+import dev.tidemark.engine.log.RamBlock;
+import dev.tidemark.engine.log.RamBlockLog;
+import dev.tidemark.engine.source.DirtyTracker;
+import dev.tidemark.engine.source.PagemapScanSource;
+import dev.tidemark.engine.stream.StreamWriter;
+import dev.tidemark.engine.stream.Throttle;
+import dev.tidemark.ffm.LinuxException;
+import dev.tidemark.ffm.Mapping;
+import dev.tidemark.ffm.Pages;
+import dev.tidemark.ffm.Socket;
+import dev.tidemark.ffm.userfaultfd.Pagemap;
+import dev.tidemark.ffm.userfaultfd.Userfaultfd;
+import dev.tidemark.ffm.userfaultfd.UserfaultfdUapi;
+import java.lang.foreign.MemorySegment;
+import java.lang.foreign.ValueLayout;
+import java.lang.management.ManagementFactory;
+import java.net.InetSocketAddress;
+import java.util.Arrays;
+import java.util.List;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.Timeout;
+
+/** Rounds of a 1 GiB block, after warm-up, leave nothing for the garbage collector. */
+class SteadyStateTest {
+  private static final long PAGES = (1L << 30) / Pages.SIZE;
+
+  /** Enough calls of everything for the compiler: its threshold counts calls, not bytes. */
+  private static final long WARM_UP_PAGES = 2048;
+
+  private static final int WARM_UP_ROUNDS = 4000;
+  private static final int ROUNDS = 8;
+
+  @Test
+  @Timeout(240)
+  void aSyncHarvestIterationAndSendAllocateNothing() throws InterruptedException {
+    String missing =
+        Userfaultfd.probe()
+            .missing(UserfaultfdUapi.UFFD_FEATURE_WP_ASYNC)
+            .or(Pagemap::missing)
+            .orElse(null);
+    assumeTrue(missing == null, missing);
+    Bitmaps.warmUp();
+    allocatedInRounds(WARM_UP_PAGES, WARM_UP_ROUNDS);
+    long[] allocated = allocatedInRounds(PAGES, ROUNDS);
+    // The first rounds of this size may still meet code that was compiled for smaller ones.
+    for (int round = ROUNDS / 2; round < ROUNDS; round++) {
+      assertEquals(
+          0, allocated[round], "round " + round + " allocated: " + Arrays.toString(allocated));
+    }
+  }
+
+  private static long[] allocatedInRounds(long pages, int rounds) throws InterruptedException {
+    try (Mapping memory = Mapping.anonymous(pages * Pages.SIZE);
+        Socket listener = Socket.listen(new InetSocketAddress("127.0.0.1", 0));
+        Socket out = Socket.connect(listener.localAddress());
+        Socket in = listener.accept();
+        DirtyTracker tracker = new DirtyTracker(List.of(new RamBlock("ram", memory.segment())))) {
+      Thread drain = Thread.ofPlatform().daemon().start(() -> drain(in));
+      tracker.add(new PagemapScanSource(tracker.logs()));
+      tracker.start();
+      StreamWriter writer = new StreamWriter(out, new Throttle(0));
+      writer.begin("test");
+      writer.startRam(List.of(tracker.logs().getFirst().block()));
+      ThreadMXBean threads = (ThreadMXBean) ManagementFactory.getThreadMXBean();
+      long[] allocated = new long[rounds];
+      for (int round = 0; round < rounds; round++) {
+        // Every third page, so that a round has many runs and page content of both kinds.
+        for (long page = round % 3; page < pages; page += 3) {
+          memory.segment().set(ValueLayout.JAVA_LONG, page * Pages.SIZE, round % 4);
+        }
+        tracker.logs().getFirst().mark(round % 100, 3);
+        long before = threads.getCurrentThreadAllocatedBytes();
+        long sent = round(tracker, writer);
+        allocated[round] = threads.getCurrentThreadAllocatedBytes() - before;
+        assertTrue(sent >= pages / 3, "a round without work shows nothing");
+      }
+      out.shutdown();
+      drain.join();
+      return allocated;
+    }
+  }
+
+  private static long round(DirtyTracker tracker, StreamWriter writer) {
+    tracker.sync();
+    long pages = tracker.harvest();
+    List<RamBlockLog> logs = tracker.logs();
+    writer.beginRound();
+    for (int i = 0; i < logs.size(); i++) {
+      RunCursor runs = logs.get(i).epoch().runs();
+      while (runs.next()) {
+        writer.pages(logs.get(i).block(), runs.start(), runs.length());
+      }
+    }
+    writer.endRound();
+    tracker.commit();
+    return pages;
+  }
+
+  private static void drain(Socket in) {
+    try (Mapping buffer = Mapping.anonymous(1 << 20)) {
+      MemorySegment segment = buffer.segment();
+      while (in.read(segment, segment.byteSize()) > 0) {
+        // Only to make room.
+      }
+    } catch (LinuxException e) {
+      // The writer ended the connection.
+    }
+  }
+}
