@@ -36,6 +36,7 @@ public final class Socket implements AutoCloseable {
   private static final short POLLIN = 1;
 
   private final Fd fd;
+  private final MemorySegment poll = Arena.ofAuto().allocate(8, 4);
 
   private Socket(Fd fd) {
     this.fd = fd;
@@ -269,8 +270,7 @@ public final class Socket implements AutoCloseable {
     }
     long deadline = System.nanoTime() + timeoutMillis * 1_000_000L;
     int number = fd.acquire();
-    try (Arena arena = Arena.ofConfined()) {
-      MemorySegment poll = arena.allocate(8, 4);
+    try {
       poll.set(JAVA_INT, 0, number);
       poll.set(JAVA_SHORT, 4, POLLIN);
       while (true) {

@@ -68,19 +68,15 @@ public final class ReturnPath {
    *     said anything else
    */
   public void awaitPong(int id, int timeoutMillis) {
-    String what = "PONG " + id;
-    int type = receive(what, timeoutMillis);
+    int type = receive("PONG", timeoutMillis);
     int value = message.get(StreamFormat.BE32, 4);
     if (type == StreamFormat.RP_SHUT) {
       throw new StreamException(
-          "return path: expected "
-              + what
-              + ", found SHUT "
-              + value
-              + ": the destination gave up, and says there why");
+          "return path: expected PONG %d, found SHUT %d: the destination gave up, and says there why"
+              .formatted(id, value));
     }
-    if (type != StreamFormat.RP_PONG || value != id) {
-      throw unexpected(what, type, value);
+    if (value != id) {
+      throw unexpected("PONG " + id, type, value);
     }
   }
 
@@ -112,12 +108,12 @@ public final class ReturnPath {
     read(0, 4, deadline, expected, timeoutMillis);
     int type = Short.toUnsignedInt(message.get(StreamFormat.BE16, 0));
     int length = Short.toUnsignedInt(message.get(StreamFormat.BE16, 2));
-    if ((type == StreamFormat.RP_PONG || type == StreamFormat.RP_SHUT) && length != 4) {
-      throw new StreamException(
-          "return path: message of type " + type + ": expected 4 bytes of data, found " + length);
+    if (type != StreamFormat.RP_PONG && type != StreamFormat.RP_SHUT) {
+      throw unexpected(expected, type, 0);
     }
     if (length != 4) {
-      throw unexpected(expected, type, 0);
+      throw new StreamException(
+          "return path: message of type " + type + ": expected 4 bytes of data, found " + length);
     }
     read(4, 4, deadline, expected, timeoutMillis);
     return type;

@@ -1,0 +1,106 @@
+package dev.tidemark.engine.stream;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+
+import java.lang.invoke.MethodHandle;
+import java.lang.invoke.MethodHandles;
+import java.lang.invoke.MethodType;
+import java.util.List;
+import java.util.concurrent.FutureTask;
+import java.util.concurrent.atomic.AtomicLong;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.Timeout;
+
+/**
+ * The JVM's own count of what a thread allocated, in windows of rounds: once the JIT is done, there
+ * must be one without a byte.
+ */
+@Timeout(120)
+class StreamAllocationTest {
+  private static final long PAGES = 4096;
+  private static final int CALLS = 20_000;
+
+  /** Rounds of 36 MiB of pages: a window moves more than 1 GiB. */
+  private static final int ROUNDS = 30;
+
+  private static final int WINDOWS = 20;
+  private static final int PATIENCE = 30_000;
+
+  /** {@code com.sun.management.ThreadMXBean}: a module that only this test wants. */
+  private static MethodHandle allocatedBytes() throws ReflectiveOperationException {
+    Object bean =
+        Class.forName("java.lang.management.ManagementFactory")
+            .getMethod("getThreadMXBean")
+            .invoke(null);
+    return MethodHandles.publicLookup()
+        .findVirtual(
+            Class.forName("com.sun.management.ThreadMXBean"),
+            "getThreadAllocatedBytes",
+            MethodType.methodType(long.class, long.class))
+        .bindTo(bean);
+  }
+
+  @Test
+  void sendingAndLoadingAllocateNothing() throws Throwable {
+    MethodHandle allocated = allocatedBytes();
+    try (Connection connection = Connection.open();
+        GuestMemory a = new GuestMemory("a", PAGES);
+        GuestMemory b = new GuestMemory("b", PAGES);
+        GuestMemory aThere = new GuestMemory("a", PAGES);
+        GuestMemory bThere = new GuestMemory("b", PAGES)) {
+      for (long page = 0; page < PAGES; page += 3) {
+        a.fillPage(page, (int) page | 1);
+        b.fillPage(page, (int) page | 1);
+      }
+      StreamReader reader =
+          new StreamReader(
+              connection.far(), "none", List.of(aThere.block, bThere.block), List.of());
+      AtomicLong loader = new AtomicLong();
+      FutureTask<Void> load =
+          Connection.inBackground(
+              () -> {
+                loader.set(Thread.currentThread().threadId());
+                reader.loadUntilHandover();
+                return null;
+              });
+      StreamWriter writer = new StreamWriter(connection.near(), new Throttle(1L << 60));
+      ReturnPath answers = new ReturnPath(connection.near());
+      writer.begin("none");
+      writer.openReturnPath();
+      writer.startRam(List.of(a.block, b.block));
+      // A system call allocates, within the JDK, until the JIT has compiled it for good.
+      for (int i = 0; i < CALLS; i++) {
+        writer.ping(i);
+        answers.awaitPong(i, PATIENCE);
+      }
+      long self = Thread.currentThread().threadId();
+      long sent = -1;
+      long loaded = -1;
+      int round = CALLS;
+      for (int window = 0; window < WINDOWS && (sent != 0 || loaded != 0); window++) {
+        sent = (long) allocated.invokeExact(self);
+        loaded = (long) allocated.invokeExact(loader.get());
+        for (int end = round + ROUNDS; round < end; round++) {
+          writer.beginRound();
+          writer.pages(a.block, 0, PAGES);
+          for (long page = 0; page < PAGES; page += 8) {
+            writer.pages(a.block, page, 2);
+            writer.pages(b.block, page, 8);
+          }
+          writer.endRound();
+          writer.ping(round);
+          answers.awaitPong(round, PATIENCE);
+        }
+        sent = (long) allocated.invokeExact(self) - sent;
+        loaded = (long) allocated.invokeExact(loader.get()) - loaded;
+      }
+      writer.endRam();
+      writer.eof();
+      load.get();
+      GuestMemory.assertSame(a, aThere);
+      GuestMemory.assertSame(b, bThere);
+      assertEquals(0, sent, "bytes allocated to send " + ROUNDS + " rounds");
+      assertEquals(0, loaded, "bytes allocated to load " + ROUNDS + " rounds");
+    }
+  }
+}
