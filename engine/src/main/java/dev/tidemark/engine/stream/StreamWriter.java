@@ -261,9 +261,11 @@ public final class StreamWriter {
   }
 
   /**
-   * Writes the description that QEMU's tools read, after {@link #eof()}, and flushes.
+   * Writes the description that QEMU's tools read, after {@link #eof()}, and flushes. A QEMU as the
+   * destination is not done before it has one, or the connection's end ({@link
+   * Socket#shutdownOutput()}).
    *
-   * @param json a JSON object
+   * @param json a JSON object, if only an empty one
    */
   public void description(String json) {
     byte[] bytes = json.getBytes(StandardCharsets.UTF_8);
