@@ -1,17 +1,20 @@
 package dev.tidemark.engine.stream;
 
+import dev.tidemark.engine.bitmap.BitmapOps;
+import dev.tidemark.engine.bitmap.Bitmaps;
 import dev.tidemark.ffm.Pages;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 
 /** Finds and makes pages that are all zero. */
 final class ZeroPages {
+  private static final BitmapOps OPS = Bitmaps.ops();
   private static final MemorySegment ZERO = Arena.global().allocate(Pages.SIZE, 64);
 
   private ZeroPages() {}
 
   static boolean isZero(MemorySegment memory, long offset) {
-    return MemorySegment.mismatch(memory, offset, offset + Pages.SIZE, ZERO, 0, Pages.SIZE) < 0;
+    return OPS.isZero(memory, offset, Pages.SIZE);
   }
 
   /** Makes a page zero; does not write to one that is, which keeps it unallocated. */

@@ -2,9 +2,9 @@ package dev.tidemark.engine.stream;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
 
-import java.lang.invoke.MethodHandle;
-import java.lang.invoke.MethodHandles;
-import java.lang.invoke.MethodType;
+import com.sun.management.ThreadMXBean;
+import java.lang.management.ManagementFactory;
+import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.FutureTask;
 import java.util.concurrent.atomic.AtomicLong;
@@ -17,6 +17,7 @@ import org.junit.jupiter.api.Timeout;
  */
 @Timeout(120)
 class StreamAllocationTest {
+  private static final ThreadMXBean THREADS = (ThreadMXBean) ManagementFactory.getThreadMXBean();
   private static final long PAGES = 4096;
   private static final int CALLS = 20_000;
 
@@ -26,23 +27,9 @@ class StreamAllocationTest {
   private static final int WINDOWS = 20;
   private static final int PATIENCE = 30_000;
 
-  /** {@code com.sun.management.ThreadMXBean}: a module that only this test wants. */
-  private static MethodHandle allocatedBytes() throws ReflectiveOperationException {
-    Object bean =
-        Class.forName("java.lang.management.ManagementFactory")
-            .getMethod("getThreadMXBean")
-            .invoke(null);
-    return MethodHandles.publicLookup()
-        .findVirtual(
-            Class.forName("com.sun.management.ThreadMXBean"),
-            "getThreadAllocatedBytes",
-            MethodType.methodType(long.class, long.class))
-        .bindTo(bean);
-  }
-
   @Test
-  void sendingAndLoadingAllocateNothing() throws Throwable {
-    MethodHandle allocated = allocatedBytes();
+  void sendingAndLoadingAllocateNothing() throws Exception {
+    List<String> windows = new ArrayList<>();
     try (Connection connection = Connection.open();
         GuestMemory a = new GuestMemory("a", PAGES);
         GuestMemory b = new GuestMemory("b", PAGES);
@@ -78,8 +65,8 @@ class StreamAllocationTest {
       long loaded = -1;
       int round = CALLS;
       for (int window = 0; window < WINDOWS && (sent != 0 || loaded != 0); window++) {
-        sent = (long) allocated.invokeExact(self);
-        loaded = (long) allocated.invokeExact(loader.get());
+        sent = THREADS.getThreadAllocatedBytes(self);
+        loaded = THREADS.getThreadAllocatedBytes(loader.get());
         for (int end = round + ROUNDS; round < end; round++) {
           writer.beginRound();
           writer.pages(a.block, 0, PAGES);
@@ -91,16 +78,17 @@ class StreamAllocationTest {
           writer.ping(round);
           answers.awaitPong(round, PATIENCE);
         }
-        sent = (long) allocated.invokeExact(self) - sent;
-        loaded = (long) allocated.invokeExact(loader.get()) - loaded;
+        sent = THREADS.getThreadAllocatedBytes(self) - sent;
+        loaded = THREADS.getThreadAllocatedBytes(loader.get()) - loaded;
+        windows.add(sent + " sending and " + loaded + " loading");
       }
       writer.endRam();
       writer.eof();
       load.get();
       GuestMemory.assertSame(a, aThere);
       GuestMemory.assertSame(b, bThere);
-      assertEquals(0, sent, "bytes allocated to send " + ROUNDS + " rounds");
-      assertEquals(0, loaded, "bytes allocated to load " + ROUNDS + " rounds");
+      assertEquals(0, sent, "bytes allocated: " + windows);
+      assertEquals(0, loaded, "bytes allocated: " + windows);
     }
   }
 }
