@@ -17,7 +17,7 @@ final class ZeroPages {
     return OPS.isZero(memory, offset, Pages.SIZE);
   }
 
-  /** Makes a page zero; does not write to one that is, which keeps it unallocated. */
+  /** Makes a page zero; does not write to one that is, which keeps private memory unallocated. */
   static void clear(MemorySegment memory, long offset) {
     if (!isZero(memory, offset)) {
       MemorySegment.copy(ZERO, 0, memory, offset, Pages.SIZE);

@@ -6,7 +6,6 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 import static org.junit.jupiter.params.provider.Arguments.arguments;
 
-import dev.tidemark.ffm.LinuxException;
 import java.util.Arrays;
 import java.util.HexFormat;
 import java.util.LinkedHashMap;
@@ -364,7 +363,6 @@ class StreamReaderTest {
           assertThrows(
               StreamException.class, () -> destination.reader(connection).loadUntilHandover());
       assertTrue(e.getMessage().contains("inside"), e.getMessage());
-      assertTrue(e.getCause() == null || e.getCause() instanceof LinuxException);
     }
   }
 
