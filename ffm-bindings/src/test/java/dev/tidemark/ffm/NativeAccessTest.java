@@ -1,6 +1,7 @@
 package dev.tidemark.ffm;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import java.io.File;
 import java.nio.charset.StandardCharsets;
@@ -60,6 +61,18 @@ class NativeAccessTest {
   @Test
   void theseTestsHaveIt() {
     assertEquals(Optional.empty(), NativeAccess.missing());
+  }
+
+  /** Else a restricted call from where nobody expects one would be a warning that nobody reads. */
+  @Test
+  void theseTestsDenyItToAllThatWereNotGrantedIt() throws ReflectiveOperationException {
+    Class<?> bean = Class.forName("java.lang.management.RuntimeMXBean");
+    Object runtime =
+        Class.forName("java.lang.management.ManagementFactory")
+            .getMethod("getRuntimeMXBean")
+            .invoke(null);
+    List<?> arguments = (List<?>) bean.getMethod("getInputArguments").invoke(runtime);
+    assertTrue(arguments.contains("--illegal-native-access=deny"), arguments::toString);
   }
 
   @Test
