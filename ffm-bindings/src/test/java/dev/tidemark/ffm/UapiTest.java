@@ -5,11 +5,13 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import static org.junit.jupiter.api.Assertions.fail;
 import static org.junit.jupiter.api.Assumptions.abort;
 
+import dev.tidemark.ffm.iommufd.IommufdUapi;
 import dev.tidemark.ffm.kvm.KvmConstants;
 import dev.tidemark.ffm.kvm.KvmLayouts;
 import dev.tidemark.ffm.kvm.KvmRequests;
 import dev.tidemark.ffm.userfaultfd.PagemapUapi;
 import dev.tidemark.ffm.userfaultfd.UserfaultfdUapi;
+import dev.tidemark.ffm.vfio.VfioUapi;
 import java.io.IOException;
 import java.lang.foreign.GroupLayout;
 import java.lang.foreign.MemoryLayout;
@@ -63,7 +65,9 @@ class UapiTest {
         new Bound(PagemapUapi.class, "linux/fs.h"),
         new Bound(KvmConstants.class, "linux/kvm.h"),
         new Bound(KvmLayouts.class, "linux/kvm.h"),
-        new Bound(KvmRequests.class, "linux/kvm.h"));
+        new Bound(KvmRequests.class, "linux/kvm.h"),
+        new Bound(IommufdUapi.class, "linux/iommufd.h"),
+        new Bound(VfioUapi.class, "linux/vfio.h"));
   }
 
   @ParameterizedTest

@@ -110,7 +110,7 @@ public final class Ioas extends IommufdObject {
 
   /**
    * Maps a file's memory at an address ({@code IOMMU_IOAS_MAP_FILE}, Linux 6.13: ask {@link
-   * Iommufd#has}). Unlike {@link #mapFixed} it survives the process's own mapping.
+   * Iommufd#hasMapFile}). Unlike {@link #mapFixed} it survives the process's own mapping.
    *
    * @param iova where devices see it
    * @param file a memfd

@@ -72,15 +72,14 @@ public final class Iommufd implements AutoCloseable {
   }
 
   /**
-   * Whether the kernel knows a request, asked with an argument that is too small for any.
-   *
-   * @param request of {@link IommufdUapi}
+   * Whether the kernel has {@code IOMMU_IOAS_MAP_FILE} (Linux 6.13), asked with an argument that is
+   * too small for it.
    */
-  public boolean has(Ioctl.Request request) {
+  public boolean hasMapFile() {
     try (Arena arena = Arena.ofConfined()) {
       MemorySegment argument = arena.allocate(JAVA_INT);
       argument.set(JAVA_INT, 0, (int) JAVA_INT.byteSize());
-      return Ioctl.tryCall(fd, request, argument) != -Errno.ENOTTY;
+      return Ioctl.tryCall(fd, IOMMU_IOAS_MAP_FILE, argument) != -Errno.ENOTTY;
     }
   }
 
@@ -185,12 +184,12 @@ public final class Iommufd implements AutoCloseable {
     option(IOMMU_OPTION_RLIMIT_MODE, IOMMU_OPTION_OP_SET, 0, mode);
   }
 
-  long option(int option, short operation, int object, long value) {
+  long option(int option, int operation, int object, long value) {
     StructLayout layout = IOMMU_OPTION_LAYOUT;
     try (Arena arena = Arena.ofConfined()) {
       MemorySegment argument = argument(arena, layout);
       argument.set(JAVA_INT, offset(layout, "option_id"), option);
-      argument.set(JAVA_SHORT, offset(layout, "op"), operation);
+      argument.set(JAVA_SHORT, offset(layout, "op"), (short) operation);
       argument.set(JAVA_INT, offset(layout, "object_id"), object);
       argument.set(JAVA_LONG, offset(layout, "val64"), value);
       call(
@@ -210,7 +209,7 @@ public final class Iommufd implements AutoCloseable {
   public Optional<Ioas> getVfioIoas() {
     try (Arena arena = Arena.ofConfined()) {
       MemorySegment argument = argument(arena, IOMMU_VFIO_IOAS_LAYOUT);
-      argument.set(JAVA_SHORT, offset(IOMMU_VFIO_IOAS_LAYOUT, "op"), IOMMU_VFIO_IOAS_GET);
+      argument.set(JAVA_SHORT, offset(IOMMU_VFIO_IOAS_LAYOUT, "op"), (short) IOMMU_VFIO_IOAS_GET);
       int result = Ioctl.tryCall(fd, IOMMU_VFIO_IOAS, argument);
       if (result == -Errno.ENODEV) {
         return Optional.empty();
@@ -241,11 +240,11 @@ public final class Iommufd implements AutoCloseable {
     vfioIoas(0, IOMMU_VFIO_IOAS_CLEAR);
   }
 
-  private int vfioIoas(int id, short operation) {
+  private int vfioIoas(int id, int operation) {
     try (Arena arena = Arena.ofConfined()) {
       MemorySegment argument = argument(arena, IOMMU_VFIO_IOAS_LAYOUT);
       argument.set(JAVA_INT, offset(IOMMU_VFIO_IOAS_LAYOUT, "ioas_id"), id);
-      argument.set(JAVA_SHORT, offset(IOMMU_VFIO_IOAS_LAYOUT, "op"), operation);
+      argument.set(JAVA_SHORT, offset(IOMMU_VFIO_IOAS_LAYOUT, "op"), (short) operation);
       return call(IOMMU_VFIO_IOAS, argument, "operation " + operation + ", IOAS " + id);
     }
   }

@@ -17,12 +17,12 @@ public final class IommufdUapi {
 
   public static final int IOMMU_OPTION_RLIMIT_MODE = 0;
   public static final int IOMMU_OPTION_HUGE_PAGES = 1;
-  public static final short IOMMU_OPTION_OP_SET = 0;
-  public static final short IOMMU_OPTION_OP_GET = 1;
+  public static final int IOMMU_OPTION_OP_SET = 0;
+  public static final int IOMMU_OPTION_OP_GET = 1;
 
-  public static final short IOMMU_VFIO_IOAS_GET = 0;
-  public static final short IOMMU_VFIO_IOAS_SET = 1;
-  public static final short IOMMU_VFIO_IOAS_CLEAR = 2;
+  public static final int IOMMU_VFIO_IOAS_GET = 0;
+  public static final int IOMMU_VFIO_IOAS_SET = 1;
+  public static final int IOMMU_VFIO_IOAS_CLEAR = 2;
 
   public static final int IOMMU_HWPT_ALLOC_NEST_PARENT = 1;
 
@@ -36,8 +36,6 @@ public final class IommufdUapi {
 
   public static final int IOMMU_HW_INFO_TYPE_NONE = 0;
   public static final int IOMMU_HW_INFO_TYPE_INTEL_VTD = 1;
-  public static final int IOMMU_HW_INFO_TYPE_ARM_SMMUV3 = 2;
-  public static final int IOMMU_HW_INFO_TYPE_AMD = 4;
 
   public static final int IOMMU_HWPT_DIRTY_TRACKING_ENABLE = 1;
 
@@ -191,7 +189,7 @@ public final class IommufdUapi {
           .withName("iommu_hwpt_get_dirty_bitmap");
 
   /** {@code struct iommu_ioas_map_file}, which linux-6.12 does not have. */
-  public static final StructLayout IOMMU_IOAS_MAP_FILE_LAYOUT =
+  static final StructLayout IOMMU_IOAS_MAP_FILE_LAYOUT =
       MemoryLayout.structLayout(
               JAVA_INT.withName("size"),
               JAVA_INT.withName("flags"),
@@ -228,7 +226,9 @@ public final class IommufdUapi {
       Ioctl._IO("IOMMU_HWPT_SET_DIRTY_TRACKING", IOMMUFD_TYPE, 0x8b);
   public static final Ioctl.Request IOMMU_HWPT_GET_DIRTY_BITMAP =
       Ioctl._IO("IOMMU_HWPT_GET_DIRTY_BITMAP", IOMMUFD_TYPE, 0x8c);
-  public static final Ioctl.Request IOMMU_IOAS_MAP_FILE =
+
+  /** Not public, because linux-6.12 does not have it. */
+  static final Ioctl.Request IOMMU_IOAS_MAP_FILE =
       Ioctl._IO("IOMMU_IOAS_MAP_FILE", IOMMUFD_TYPE, 0x8f);
 
   private IommufdUapi() {}
