@@ -8,5 +8,6 @@ module dev.tidemark.engine {
   exports dev.tidemark.engine.log;
   exports dev.tidemark.engine.migrate;
   exports dev.tidemark.engine.source;
+  exports dev.tidemark.engine.source.dma;
   exports dev.tidemark.engine.stream;
 }
