@@ -9,5 +9,6 @@ module dev.tidemark.engine {
   exports dev.tidemark.engine.migrate;
   exports dev.tidemark.engine.source;
   exports dev.tidemark.engine.source.dma;
+  exports dev.tidemark.engine.source.plan;
   exports dev.tidemark.engine.stream;
 }

@@ -1,0 +1,114 @@
+package dev.tidemark.engine.source.plan;
+
+import dev.tidemark.ffm.Pages;
+import java.util.ArrayList;
+import java.util.List;
+
+/**
+ * Plans the ranges of IOVA that a device is to log, from the sections of the guest's address space:
+ * one below 4 GiB, one above, and one for other devices' memory above, each from the first page to
+ * the last. Few, as devices take few; wide, as starting anew costs everything the device may have
+ * written; three, as memory and device windows above 4 GiB may be a TiB apart (QEMU's {@code
+ * vfio_dirty_tracking_update}, hw/vfio/listener.c).
+ *
+ * <p>Threading: one thread. Cost: a few comparisons a section.
+ */
+public final class DeviceRanges {
+  private static final long UINT32_MAX = 0xFFFF_FFFFL;
+
+  /**
+   * Addresses to be logged.
+   *
+   * @param iova the first, unsigned, a page's first
+   * @param last the last, unsigned, a page's last
+   */
+  public record Range(long iova, long last) {
+    /** Their number in bytes, as {@code VFIO_DEVICE_FEATURE_DMA_LOGGING_START} takes it. */
+    public long bytes() {
+      return last - iova + 1;
+    }
+
+    @Override
+    public String toString() {
+      return "0x%x to 0x%x".formatted(iova, last);
+    }
+  }
+
+  // In the order of QEMU: 32-bit, 64-bit, PCI above 4 GiB.
+  private final Range[] found = new Range[3];
+
+  /** Nothing to log yet. */
+  public DeviceRanges() {}
+
+  /**
+   * Adds a section. One that no device may write, or that holds no whole page, adds nothing.
+   *
+   * @param iova its first address, unsigned
+   * @param bytes its length; the section ends before the end of the space
+   * @param writable whether devices may write there
+   * @param deviceMemory whether it is the memory of a PCI device of the same container
+   */
+  public void add(long iova, long bytes, boolean writable, boolean deviceMemory) {
+    if (bytes < 0 || bytes > 0 && Long.compareUnsigned(iova + bytes, iova) <= 0) {
+      throw new IllegalArgumentException(
+          "section at 0x%x, 0x%x bytes: past the end of the space".formatted(iova, bytes));
+    }
+    long start = iova + Pages.SIZE - 1 & -Pages.SIZE;
+    long end = iova + bytes & -Pages.SIZE;
+    boolean wrapped = Long.compareUnsigned(start, iova) < 0;
+    if (!writable || wrapped || Long.compareUnsigned(end, start) <= 0) {
+      return;
+    }
+    long last = end - 1;
+    int kind;
+    if (deviceMemory && Long.compareUnsigned(start, UINT32_MAX) >= 0) {
+      kind = 2;
+    } else {
+      kind = Long.compareUnsigned(last, UINT32_MAX) <= 0 ? 0 : 1;
+    }
+    found[kind] = found[kind] == null ? new Range(start, last) : span(found[kind], start, last);
+  }
+
+  private static Range span(Range range, long start, long last) {
+    return new Range(
+        Long.compareUnsigned(start, range.iova) < 0 ? start : range.iova,
+        Long.compareUnsigned(last, range.last) > 0 ? last : range.last);
+  }
+
+  /**
+   * The ranges to start a device with: ascending, apart from each other, none empty. Ranges that
+   * overlap are joined; so are the nearest ones, until the device can take them.
+   *
+   * @param most how many the device takes, at least 1
+   */
+  public List<Range> ranges(int most) {
+    if (most < 1) {
+      throw new IllegalArgumentException("a device that takes " + most + " ranges");
+    }
+    List<Range> ranges = new ArrayList<>();
+    for (Range range : found) {
+      if (range != null) {
+        ranges.add(range);
+      }
+    }
+    ranges.sort((a, b) -> Long.compareUnsigned(a.iova, b.iova));
+    while (true) {
+      int nearest = -1;
+      long least = 0;
+      for (int i = 0; i + 1 < ranges.size(); i++) {
+        Range next = ranges.get(i + 1);
+        boolean overlap = Long.compareUnsigned(next.iova, ranges.get(i).last) <= 0;
+        long gap = overlap ? 0 : next.iova - ranges.get(i).last;
+        if (nearest < 0 || Long.compareUnsigned(gap, least) < 0) {
+          nearest = i;
+          least = gap;
+        }
+      }
+      if (nearest < 0 || least != 0 && ranges.size() <= most) {
+        return List.copyOf(ranges);
+      }
+      Range next = ranges.remove(nearest + 1);
+      ranges.set(nearest, span(ranges.get(nearest), next.iova, next.last));
+    }
+  }
+}
