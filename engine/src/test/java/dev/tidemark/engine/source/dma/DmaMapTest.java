@@ -144,7 +144,7 @@ class DmaMapTest {
   @Test
   void aRandomWalkAgreesWithATreeMap() {
     var random = new SplittableRandom(SEED);
-    for (int trial = 0; trial < 8; trial++) {
+    for (int trial = 0; trial < 4; trial++) {
       String at = "seed " + SEED + ", trial " + trial;
       map.clear();
       TreeMap<Long, Entry> model = new TreeMap<>();
