@@ -1,0 +1,120 @@
+package dev.tidemark.bench.guest;
+
+import dev.tidemark.ffm.Mapping;
+import dev.tidemark.ffm.Memfd;
+import java.lang.foreign.MemorySegment;
+import java.nio.ByteBuffer;
+
+/**
+ * A self-checking guest that is a thread of this process, for hosts without KVM. Its memory is a
+ * memfd, written through the one mapping that {@link #ram()} is.
+ */
+public final class ProcessGuest extends GuestBase {
+  private static final int KIND = 2;
+
+  private long page = GuestMemory.FIRST_TEST_PAGE;
+  private long generation = 1;
+  private long batchLeft = BATCH;
+  private long seenHead;
+
+  private ProcessGuest(GuestMemory map, Mapping memory, long rate) {
+    super(map, memory, KIND, rate);
+  }
+
+  /**
+   * Creates a guest with zero memory.
+   *
+   * @param ramBytes bytes of RAM, whole pages of 4 KiB, from 4 MiB and 64 pages to 256 GiB
+   * @param pagesPerSecond see {@link #setRate}
+   * @throws dev.tidemark.ffm.LinuxException if there is not enough memory
+   */
+  public static ProcessGuest create(long ramBytes, long pagesPerSecond) {
+    GuestMemory map = new GuestMemory(ramBytes);
+    Mapping memory;
+    try (Memfd memfd = Memfd.create("tidemark-guest", ramBytes)) {
+      memory = memfd.map();
+    }
+    ProcessGuest guest = new ProcessGuest(map, memory, pagesPerSecond);
+    guest.launch("guest thread");
+    return guest;
+  }
+
+  @Override
+  void kick() {}
+
+  @Override
+  void runGuest() {
+    if (stop) {
+      return;
+    }
+    MemorySegment memory = ram.memory();
+    long end = map.bytes >> GuestMemory.PAGE_SHIFT;
+    ran(System.nanoTime());
+    while (!stop) {
+      if (!PageFormat.matches(memory, page, generation - 1)) {
+        fail(PageFormat.problem(memory, page, generation - 1));
+        break;
+      }
+      PageFormat.write(memory, page, generation);
+      page += map.stride;
+      if (page >= end) {
+        page -= map.testPages;
+      }
+      if (page == GuestMemory.FIRST_TEST_PAGE) {
+        generation++;
+      }
+      if (--batchLeft > 0) {
+        continue;
+      }
+      batchLeft = BATCH;
+      long head = Mailbox.check(memory, seenHead);
+      if (head < 0) {
+        fail(Mailbox.problem(memory, seenHead));
+        break;
+      }
+      seenHead = head;
+      // The thread writes no memory while it waits for its pace, so this is the last moment.
+      left(System.nanoTime());
+      tick(BATCH);
+    }
+    left(System.nanoTime());
+  }
+
+  @Override
+  void prepare() {}
+
+  @Override
+  int stateBytes() {
+    return 4 * Long.BYTES;
+  }
+
+  @Override
+  void save(ByteBuffer state) {
+    state.putLong(page).putLong(generation).putLong(batchLeft).putLong(seenHead);
+  }
+
+  @Override
+  void load(ByteBuffer state) {
+    long newPage = state.getLong();
+    long newGeneration = state.getLong();
+    long newBatchLeft = state.getLong();
+    long newSeenHead = state.getLong();
+    if (newPage < GuestMemory.FIRST_TEST_PAGE
+        || newPage >= map.bytes >> GuestMemory.PAGE_SHIFT
+        || newGeneration < 1
+        || newBatchLeft < 1
+        || newBatchLeft > BATCH
+        || newSeenHead < 0) {
+      throw new IllegalArgumentException(
+          "guest state with page %d, generation %d, %d left of a batch, message %d"
+              .formatted(newPage, newGeneration, newBatchLeft, newSeenHead));
+    }
+    page = newPage;
+    generation = newGeneration;
+    batchLeft = newBatchLeft;
+    seenHead = newSeenHead;
+  }
+
+  @Override
+  void free() {}
+}

@@ -1,0 +1,182 @@
+package dev.tidemark.bench.guest;
+
+import static java.lang.foreign.ValueLayout.JAVA_LONG;
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+import static org.junit.jupiter.api.Assumptions.assumeTrue;
+
+import dev.tidemark.bench.guest.KvmGuest.Slot;
+import dev.tidemark.bench.guest.KvmGuest.Tracking;
+import dev.tidemark.ffm.kvm.KvmDirtyRing;
+import dev.tidemark.ffm.kvm.KvmVm;
+import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
+import java.util.concurrent.atomic.AtomicInteger;
+import java.util.concurrent.atomic.AtomicLongArray;
+import org.junit.jupiter.api.BeforeAll;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.Timeout;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.EnumSource;
+
+class KvmGuestTest extends GuestTests {
+  @BeforeAll
+  static void needsKvm() {
+    var missing = KvmGuest.missing();
+    assumeTrue(missing.isEmpty(), () -> "no KVM guest here: " + missing.orElseThrow());
+  }
+
+  @Override
+  KvmGuest create(long ramBytes) {
+    return KvmGuest.create(ramBytes, Tracking.NONE, 0);
+  }
+
+  /** What a tracker must do, as plainly as can be: one flag a page. */
+  private static final class Tracker {
+    private final KvmGuest guest;
+    private final Tracking tracking;
+    private final AtomicLongArray dirty;
+    private final Arena arena = Arena.ofAuto();
+
+    Tracker(KvmGuest guest, Tracking tracking) {
+      this.guest = guest;
+      this.tracking = tracking;
+      this.dirty = new AtomicLongArray((int) guest.ram().pages());
+      guest.onVmmWrite(
+          (first, pages) -> {
+            for (long page = first; page < first + pages; page++) {
+              dirty.set((int) page, 1);
+            }
+          });
+      guest.onRingFull(this::reap);
+      guest.logDirtyPages(true);
+      for (int page = 0; page < dirty.length(); page++) {
+        dirty.set(page, 1);
+      }
+    }
+
+    synchronized void reap() {
+      int harvested = 0;
+      for (KvmDirtyRing ring : guest.rings()) {
+        harvested +=
+            ring.harvest(
+                (slot, page) -> dirty.set((int) (guest.slots().get(slot).firstPage() + page), 1));
+      }
+      while (harvested > 0) {
+        harvested -= guest.vm().resetDirtyRings();
+      }
+      assertEquals(0, harvested);
+    }
+
+    private void bitmaps() {
+      for (Slot slot : guest.slots()) {
+        MemorySegment bitmap = arena.allocate(KvmVm.bitmapBytes(slot.pages()), 8);
+        guest.vm().getDirtyLog(slot.id(), slot.pages(), bitmap);
+        if (tracking == Tracking.MANUAL) {
+          guest.vm().clearDirtyLog(slot.id(), 0, slot.pages(), bitmap);
+        }
+        for (long page = 0; page < slot.pages(); page++) {
+          if ((bitmap.get(JAVA_LONG, page >> 6 << 3) >>> page & 1) != 0) {
+            dirty.set((int) (slot.firstPage() + page), 1);
+          }
+        }
+      }
+    }
+
+    /** Copies what was written since the last call; the first {@code skip} dirty pages not. */
+    int copy(MemorySegment to, int skip) {
+      if (tracking == Tracking.RING) {
+        reap();
+      } else {
+        bitmaps();
+      }
+      int copied = 0;
+      for (int page = 0; page < dirty.length(); page++) {
+        if (dirty.getAndSet(page, 0) != 0 && skip-- <= 0) {
+          long at = (long) page << GuestMemory.PAGE_SHIFT;
+          to.asSlice(at, GuestMemory.PAGE)
+              .copyFrom(guest.ram().memory().asSlice(at, GuestMemory.PAGE));
+          copied++;
+        }
+      }
+      return copied;
+    }
+  }
+
+  @ParameterizedTest
+  @EnumSource(
+      value = Tracking.class,
+      names = {"PLAIN", "MANUAL", "RING"})
+  void aTrackedGuestMovesWhileItRuns(Tracking tracking) throws InterruptedException {
+    try (KvmGuest guest = KvmGuest.create(RAM, tracking, 0);
+        KvmGuest other = create(RAM)) {
+      assertEquals(2, guest.slots().size());
+      guest.start();
+      pass(guest);
+      Tracker tracker = new Tracker(guest, tracking);
+      MemorySegment to = other.ram().memory();
+      assertEquals(guest.ram().pages(), tracker.copy(to, 0));
+      for (int round = 0; round < 10; round++) {
+        awaitPages(guest, 1000);
+        assertTrue(tracker.copy(to, 0) >= 500);
+      }
+      guest.pause();
+      tracker.copy(to, 0);
+      assertEquals(MemoryDigest.of(guest.ram().memory()), MemoryDigest.of(to));
+      other.loadState(guest.saveState());
+      other.resume();
+      pass(other);
+      guest.logDirtyPages(false);
+      guest.resume();
+      pass(guest);
+    }
+  }
+
+  @ParameterizedTest
+  @EnumSource(
+      value = Tracking.class,
+      names = {"PLAIN", "MANUAL", "RING"})
+  void aPageThatTheTrackerLostIsNoticed(Tracking tracking) throws InterruptedException {
+    try (KvmGuest guest = KvmGuest.create(RAM, tracking, 0);
+        KvmGuest other = create(RAM)) {
+      guest.start();
+      pass(guest);
+      Tracker tracker = new Tracker(guest, tracking);
+      tracker.copy(other.ram().memory(), 0);
+      pass(guest);
+      awaitPages(guest, 1000);
+      guest.pause();
+      // More than there are mailbox and table pages, so that some are test pages.
+      tracker.copy(other.ram().memory(), 100);
+      other.loadState(guest.saveState());
+      other.resume();
+      assertFalse(other.awaitFullPass(LONG));
+      assertTrue(other.error().isPresent());
+    }
+  }
+
+  @Test
+  @Timeout(value = 60, threadMode = Timeout.ThreadMode.SEPARATE_THREAD)
+  void aFullRingGoesToItsReaper() throws InterruptedException {
+    try (KvmGuest guest = KvmGuest.create(2 * RAM, Tracking.RING, 0)) {
+      guest.start();
+      Tracker tracker = new Tracker(guest, Tracking.RING);
+      AtomicInteger full = new AtomicInteger();
+      guest.onRingFull(
+          () -> {
+            full.incrementAndGet();
+            tracker.reap();
+          });
+      await(guest, () -> full.get() >= 3);
+      guest.pause();
+      guest.resume();
+      pass(guest);
+      guest.onRingFull(null);
+      while (guest.error().isEmpty()) {
+        Thread.sleep(1);
+      }
+      assertTrue(guest.error().get().contains("ring"), guest.error().get());
+    }
+  }
+}
