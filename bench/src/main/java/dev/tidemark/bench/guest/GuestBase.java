@@ -102,6 +102,11 @@ abstract class GuestBase implements SelfCheckingGuest {
     }
   }
 
+  /** The guest's thread, for measuring. */
+  final long threadId() {
+    return thread.threadId();
+  }
+
   private void guestThread() {
     try {
       threadStarts();

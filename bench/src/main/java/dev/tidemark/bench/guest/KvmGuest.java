@@ -25,6 +25,7 @@ import java.lang.foreign.MemorySegment;
 import java.nio.ByteBuffer;
 import java.util.List;
 import java.util.Optional;
+import java.util.concurrent.locks.LockSupport;
 
 /**
  * A self-checking guest in a VM of its own: one vCPU in 64-bit mode at CPL 3 (an ordinary KVM host
@@ -59,6 +60,7 @@ public final class KvmGuest extends GuestBase {
   public static final long RING_BYTES = 65536;
 
   private static final int KIND = 1;
+  private static final long FLUSH_POLL_NANOS = 10_000;
 
   /** A table's entry: present, writable, user, accessed; so the MMU has nothing to write there. */
   private static final long TABLE = 0x27;
@@ -73,6 +75,10 @@ public final class KvmGuest extends GuestBase {
   private final KvmVcpu vcpu;
   private final List<KvmDirtyRing> rings;
   private final List<Slot> slots;
+
+  /** Odd while the vCPU's thread is in {@code KVM_RUN}; only that thread changes it. */
+  private volatile long phase;
+
   private volatile KvmKick kick;
   private volatile Runnable ringFull;
 
@@ -211,6 +217,18 @@ public final class KvmGuest extends GuestBase {
     ringFull = action;
   }
 
+  /**
+   * Makes the vCPU leave {@code KVM_RUN} once, if it is in there: what the hardware has logged
+   * until now is in its dirty ring when this returns.
+   */
+  public void flushVcpus() {
+    long seen = phase;
+    while ((seen & 1) != 0 && phase == seen) {
+      kick();
+      LockSupport.parkNanos(FLUSH_POLL_NANOS);
+    }
+  }
+
   @Override
   void threadStarts() {
     kick = KvmKick.onThisThread(vcpu);
@@ -239,7 +257,13 @@ public final class KvmGuest extends GuestBase {
       if (exit == 0) {
         ran(System.nanoTime());
       }
-      int reason = vcpu.run();
+      int reason;
+      phase++;
+      try {
+        reason = vcpu.run();
+      } finally {
+        phase++;
+      }
       exit = System.nanoTime();
       serve(reason);
     }

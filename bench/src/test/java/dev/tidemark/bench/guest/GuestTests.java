@@ -13,8 +13,10 @@ import java.time.Duration;
 import java.util.BitSet;
 import java.util.function.BooleanSupplier;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.Timeout;
 
 /** What both guests must do. */
+@Timeout(value = 120, threadMode = Timeout.ThreadMode.SEPARATE_THREAD)
 abstract class GuestTests {
   static final long RAM = 16L << 20;
   static final Duration LONG = Duration.ofSeconds(60);

@@ -6,12 +6,14 @@ import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
+import com.sun.management.ThreadMXBean;
 import dev.tidemark.bench.guest.KvmGuest.Slot;
 import dev.tidemark.bench.guest.KvmGuest.Tracking;
 import dev.tidemark.ffm.kvm.KvmDirtyRing;
 import dev.tidemark.ffm.kvm.KvmVm;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
+import java.lang.management.ManagementFactory;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.concurrent.atomic.AtomicLongArray;
 import org.junit.jupiter.api.BeforeAll;
@@ -177,6 +179,91 @@ class KvmGuestTest extends GuestTests {
         Thread.sleep(1);
       }
       assertTrue(guest.error().get().contains("ring"), guest.error().get());
+    }
+  }
+
+  @Test
+  @Timeout(value = 60, threadMode = Timeout.ThreadMode.SEPARATE_THREAD)
+  void flushingBringsTheVcpuOutAndLetsItGoOn() throws InterruptedException {
+    try (KvmGuest guest = create(RAM)) {
+      guest.flushVcpus();
+      guest.start();
+      for (int i = 0; i < 1000; i++) {
+        guest.flushVcpus();
+      }
+      pass(guest);
+      guest.pause();
+      guest.flushVcpus();
+      guest.resume();
+      pass(guest);
+    }
+  }
+
+  private static final ThreadMXBean THREADS = (ThreadMXBean) ManagementFactory.getThreadMXBean();
+
+  /** Heap bytes per call on this thread after warm-up, rounded down: measuring costs a little. */
+  private static long bytesPerCall(int calls, Runnable body) {
+    for (int i = 0; i < 3 * calls; i++) {
+      body.run();
+    }
+    long before = THREADS.getCurrentThreadAllocatedBytes();
+    for (int i = 0; i < calls; i++) {
+      body.run();
+    }
+    return (THREADS.getCurrentThreadAllocatedBytes() - before) / calls;
+  }
+
+  @Test
+  void runningAndReadingTheLogAllocatesNothing() throws InterruptedException {
+    try (KvmGuest guest = KvmGuest.create(RAM, Tracking.MANUAL, 0);
+        Arena arena = Arena.ofConfined()) {
+      guest.start();
+      pass(guest);
+      guest.logDirtyPages(true);
+      Slot slot = guest.slots().getFirst();
+      MemorySegment bitmap = arena.allocate(KvmVm.bitmapBytes(slot.pages()), 8);
+      assertEquals(
+          0,
+          bytesPerCall(
+              3000,
+              () -> {
+                guest.vm().getDirtyLog(slot.id(), slot.pages(), bitmap);
+                guest.vm().clearDirtyLog(slot.id(), 0, slot.pages(), bitmap);
+              }));
+      guest.logDirtyPages(false);
+      awaitPages(guest, 30_000L * GuestBase.BATCH);
+      long thread = guest.threadId();
+      long pages = guest.pagesChecked();
+      long before = THREADS.getThreadAllocatedBytes(thread);
+      awaitPages(guest, 10_000L * GuestBase.BATCH);
+      long bytes = THREADS.getThreadAllocatedBytes(thread) - before;
+      long exits = (guest.pagesChecked() - pages) / GuestBase.BATCH;
+      assertEquals(0, bytes / exits, bytes + " bytes in " + exits + " exits");
+    }
+  }
+
+  @Test
+  void reapingTheRingAllocatesNothing() throws InterruptedException {
+    try (KvmGuest guest = KvmGuest.create(RAM, Tracking.RING, 0)) {
+      KvmDirtyRing ring = guest.rings().getFirst();
+      long[] sum = new long[1];
+      KvmDirtyRing.Sink sink = (_, page) -> sum[0] += page;
+      Object reaping = new Object();
+      Runnable reap =
+          () -> {
+            synchronized (reaping) {
+              int left = ring.harvest(sink);
+              while (left > 0) {
+                left -= guest.vm().resetDirtyRings();
+              }
+            }
+          };
+      guest.onRingFull(reap);
+      guest.logDirtyPages(true);
+      guest.start();
+      assertEquals(0, bytesPerCall(3000, reap));
+      assertTrue(sum[0] > 0);
+      assertTrue(guest.error().isEmpty(), () -> "error: " + guest.error());
     }
   }
 }
