@@ -15,7 +15,10 @@ import java.util.Optional;
 public final class Bitmaps {
   private static final String PROPERTY = "tidemark.vector";
   private static final int MIN_WIDTH = 256;
-  private static final int WARM_UP_ROUNDS = 300;
+  private static final int WARM_UP_ROUNDS = 100;
+
+  /** Nanoseconds after which a migration had better begin with slow kernels than not at all. */
+  private static final long WARM_UP_LIMIT = 10_000_000_000L;
 
   private static final BitmapOps SCALAR = new ScalarBitmapOps();
 
@@ -97,9 +100,7 @@ public final class Bitmaps {
     long start = System.nanoTime();
     BitmapOps ops = ops();
     try (SelfTest test = new SelfTest()) {
-      for (int i = 0; i < WARM_UP_ROUNDS; i++) {
-        test.exercise(ops);
-      }
+      test.warmUp(ops, WARM_UP_ROUNDS, start + WARM_UP_LIMIT);
       Optional<String> failure = test.difference(ops, SCALAR);
       if (failure.isPresent()) {
         throw new IllegalStateException(

@@ -5,19 +5,36 @@ import java.lang.foreign.MemorySegment;
 /**
  * Goes through the runs of a bitmap, from low to high, as often as it is reset.
  *
- * <p>Threading: one thread; the bitmap must not change meanwhile. Cost: a word of the bitmap at a
- * time, or only the lines that a summary names; nothing is allocated.
+ * <p>Threading: one thread; the bitmap must not change meanwhile. Footprint: 9 KiB. Cost: a word of
+ * the bitmap at a time, or only the lines that a summary names; nothing is allocated. The cursor
+ * reads ahead by some 500 runs.
  */
 public final class RunCursor {
+  /** Runs are looked for until there are this many ends of them. */
+  private static final int ENOUGH = 1024;
+
+  /** Where runs start and stop, in turn; with room for a line of single bits. */
+  private final long[] ends = new long[ENOUGH + 513];
+
+  private int found;
+  private int next;
+
   private MemorySegment map;
   private MemorySegment lines;
-  private long end;
+  private long endWord;
 
-  /** Index of the word that {@link #rest} is left of. */
+  /** The bits of the last word that are in the range. */
+  private long lastMask;
+
   private long word;
 
-  /** The bits of the word that no run has covered yet. */
-  private long rest;
+  /** The bits of {@link #word} that are in the range: all, except in the first word. */
+  private long firstMask;
+
+  /** The highest bit of the word before: 1 if a run is open, which began at {@link #opened}. */
+  private long before;
+
+  private long opened;
 
   private long start;
   private long length;
@@ -35,11 +52,7 @@ public final class RunCursor {
    */
   public void reset(MemorySegment map, long from, long end) {
     CheckedBitmapOps.checkRange(map, from, end - from);
-    this.map = map;
-    this.lines = null;
-    this.end = end;
-    word = from >>> 6;
-    rest = from < end ? load(word) & -1L << from : 0;
+    begin(map, null, from, end);
   }
 
   /**
@@ -53,11 +66,19 @@ public final class RunCursor {
   public void reset(MemorySegment map, MemorySegment lines, long end) {
     CheckedBitmapOps.checkRange(map, 0, end);
     CheckedBitmapOps.checkRange(lines, 0, end + 511 >>> 9);
+    begin(map, lines, 0, end);
+  }
+
+  private void begin(MemorySegment map, MemorySegment lines, long from, long end) {
     this.map = map;
     this.lines = lines;
-    this.end = end;
-    word = -1;
-    rest = 0;
+    endWord = from == end ? 0 : end + 63 >>> 6;
+    lastMask = -1L >>> -end;
+    word = from >>> 6;
+    firstMask = -1L << from;
+    before = 0;
+    found = 0;
+    next = 0;
   }
 
   /**
@@ -66,21 +87,17 @@ public final class RunCursor {
    * @return whether there is one
    */
   public boolean next() {
-    if (rest == 0 && !findWord()) {
-      length = 0;
-      return false;
+    if (next == found) {
+      next = 0;
+      found = lines == null ? find(map) : find(map, lines);
+      if (found == 0) {
+        length = 0;
+        return false;
+      }
     }
-    start = (word << 6) + Long.numberOfTrailingZeros(rest);
-    long filled = rest | rest - 1;
-    // A word that is full from here up goes on in the next one.
-    while (filled == -1 && word + 1 << 6 < end) {
-      word++;
-      rest = load(word);
-      filled = rest;
-    }
-    long stop = (word << 6) + Long.numberOfTrailingZeros(~filled);
-    rest &= filled + 1;
-    length = stop - start;
+    start = ends[next];
+    length = ends[next + 1] - start;
+    next += 2;
     return true;
   }
 
@@ -94,32 +111,74 @@ public final class RunCursor {
     return length;
   }
 
-  private boolean findWord() {
-    long endWord = end + 63 >>> 6;
-    for (long i = word + 1; i < endWord; i++) {
-      if (lines != null && (i & 7) == 0) {
-        i = nextLine(i >>> 3) << 3;
-        if (i >= endWord) {
-          break;
-        }
+  /**
+   * Notes where runs start and stop, without a branch for each bit: those are the set bits of a
+   * word differenced with itself.
+   */
+  private int find(MemorySegment map) {
+    long[] ends = this.ends;
+    ends[0] = opened;
+    int n = (int) before;
+    long i = word;
+    long mask = firstMask;
+    long before = this.before;
+    for (; i < endWord && n < ENOUGH; i++) {
+      long bits = map.get(CheckedBitmapOps.WORD, i << 3) & mask;
+      mask = -1;
+      if (i == endWord - 1) {
+        bits &= lastMask;
       }
-      long bits = load(i);
-      if (bits != 0) {
-        word = i;
-        rest = bits;
-        return true;
+      for (long edges = bits ^ (bits << 1 | before); edges != 0; edges &= edges - 1) {
+        ends[n++] = (i << 6) + Long.numberOfTrailingZeros(edges);
+      }
+      before = bits >>> 63;
+    }
+    return pause(n, i, mask, before);
+  }
+
+  /** The same, where the summary says that there is something. */
+  private int find(MemorySegment map, MemorySegment lines) {
+    long[] ends = this.ends;
+    ends[0] = opened;
+    int n = (int) before;
+    long i = word;
+    long before = this.before;
+    while (i < endWord && n < ENOUGH) {
+      long named = lines.get(CheckedBitmapOps.WORD, i >>> 9 << 3) >>> (i >>> 3);
+      if ((named & 1) == 0) {
+        if (before != 0) {
+          ends[n++] = i << 6;
+          before = 0;
+        }
+        // The next line that is named, if any in this word of the summary.
+        long skip = named == 0 ? 64 - (i >>> 3 & 63) : Long.numberOfTrailingZeros(named);
+        i += skip << 3;
+        continue;
+      }
+      for (long stop = Math.min(i + 8, endWord); i < stop; i++) {
+        long bits = map.get(CheckedBitmapOps.WORD, i << 3);
+        if (i == endWord - 1) {
+          bits &= lastMask;
+        }
+        for (long edges = bits ^ (bits << 1 | before); edges != 0; edges &= edges - 1) {
+          ends[n++] = (i << 6) + Long.numberOfTrailingZeros(edges);
+        }
+        before = bits >>> 63;
       }
     }
-    word = endWord;
-    return false;
+    return pause(n, Math.min(i, endWord), -1, before);
   }
 
-  private long nextLine(long from) {
-    return ScalarBitmapOps.nextSetRange(lines, from, end + 511 >>> 9);
-  }
-
-  private long load(long index) {
-    long bits = map.get(CheckedBitmapOps.WORD, index << 3);
-    return end - (index << 6) < 64 ? bits & (1L << end) - 1 : bits;
+  private int pause(int n, long word, long mask, long before) {
+    this.word = word;
+    firstMask = mask;
+    this.before = before;
+    if (before != 0 && word == endWord) {
+      ends[n++] = word << 6;
+      this.before = 0;
+    } else if (before != 0) {
+      opened = ends[--n];
+    }
+    return n;
   }
 }

@@ -35,16 +35,53 @@ final class ScalarBitmapOps extends CheckedBitmapOps {
     return both & mask(0, bits);
   }
 
+  /** Bits before the first whole word. */
+  private static long head(long bit, long bits) {
+    return Math.min(-bit & 63, bits);
+  }
+
+  /**
+   * Whole words that can be made of two words of the source each, whatever the shift: there is at
+   * least one bit behind them.
+   */
+  private static long whole(long bits) {
+    return Math.max(0, bits - 1) >>> 6;
+  }
+
+  /** 64 bits that begin {@code shift} bits into the lower word. */
+  private static long join(long low, long high, long shift) {
+    return low >>> shift | high << 1 << 63 - shift;
+  }
+
   @Override
   void doOr(MemorySegment dst, long dstBit, MemorySegment src, long srcBit, long bits) {
     orRange(dst, dstBit, src, srcBit, bits);
   }
 
   static void orRange(MemorySegment dst, long dstBit, MemorySegment src, long srcBit, long bits) {
-    for (long done = 0, n; done < bits; done += n) {
-      long bit = dstBit + done;
-      n = step(bit, bits - done);
-      put(dst, bit, word(dst, bit) | read(src, srcBit + done, n) << bit);
+    long head = head(dstBit, bits);
+    orEdge(dst, dstBit, src, srcBit, head);
+    long shift = srcBit + head & 63;
+    long d = dstBit + head >>> 6 << 3;
+    long s = srcBit + head >>> 6 << 3;
+    long bytes = whole(bits - head) << 3;
+    if (bytes > 0) {
+      long low = src.get(WORD, s);
+      for (long i = 0; i < bytes; i += 8) {
+        long high = src.get(WORD, s + i + 8);
+        dst.set(WORD, d + i, dst.get(WORD, d + i) | join(low, high, shift));
+        low = high;
+      }
+    }
+    long done = head + (bytes << 3);
+    orEdge(dst, dstBit + done, src, srcBit + done, bits - done);
+  }
+
+  /** At most one word of the destination. */
+  private static void orEdge(
+      MemorySegment dst, long dstBit, MemorySegment src, long srcBit, long bits) {
+    if (bits > 0) {
+      put(dst, dstBit, word(dst, dstBit) | read(src, srcBit, bits) << dstBit);
     }
   }
 
@@ -55,16 +92,36 @@ final class ScalarBitmapOps extends CheckedBitmapOps {
 
   static long orCountRange(
       MemorySegment dst, long dstBit, MemorySegment src, long srcBit, long bits) {
-    long count = 0;
-    for (long done = 0, n; done < bits; done += n) {
-      long bit = dstBit + done;
-      n = step(bit, bits - done);
-      long in = read(src, srcBit + done, n) << bit;
-      long old = word(dst, bit);
-      put(dst, bit, old | in);
-      count += Long.bitCount(in & ~old);
+    long head = head(dstBit, bits);
+    long count = orCountEdge(dst, dstBit, src, srcBit, head);
+    long shift = srcBit + head & 63;
+    long d = dstBit + head >>> 6 << 3;
+    long s = srcBit + head >>> 6 << 3;
+    long bytes = whole(bits - head) << 3;
+    if (bytes > 0) {
+      long low = src.get(WORD, s);
+      for (long i = 0; i < bytes; i += 8) {
+        long high = src.get(WORD, s + i + 8);
+        long in = join(low, high, shift);
+        long old = dst.get(WORD, d + i);
+        dst.set(WORD, d + i, old | in);
+        count += Long.bitCount(in & ~old);
+        low = high;
+      }
     }
-    return count;
+    long done = head + (bytes << 3);
+    return count + orCountEdge(dst, dstBit + done, src, srcBit + done, bits - done);
+  }
+
+  private static long orCountEdge(
+      MemorySegment dst, long dstBit, MemorySegment src, long srcBit, long bits) {
+    if (bits == 0) {
+      return 0;
+    }
+    long in = read(src, srcBit, bits) << dstBit;
+    long old = word(dst, dstBit);
+    put(dst, dstBit, old | in);
+    return Long.bitCount(in & ~old);
   }
 
   @Override
@@ -99,12 +156,18 @@ final class ScalarBitmapOps extends CheckedBitmapOps {
   }
 
   static long cardinalityRange(MemorySegment map, long bit, long bits) {
-    long count = 0;
-    for (long done = 0, n; done < bits; done += n) {
-      n = step(bit + done, bits - done);
-      count += Long.bitCount(word(map, bit + done) & mask(bit + done, n));
+    long head = head(bit, bits);
+    long tail = bits - head & 63;
+    long end = bit + bits - tail >>> 6 << 3;
+    long count = cardinalityEdge(map, bit, head) + cardinalityEdge(map, bit + bits - tail, tail);
+    for (long i = bit + head >>> 6 << 3; i < end; i += 8) {
+      count += Long.bitCount(map.get(WORD, i));
     }
     return count;
+  }
+
+  private static long cardinalityEdge(MemorySegment map, long bit, long bits) {
+    return bits == 0 ? 0 : Long.bitCount(word(map, bit) & mask(bit, bits));
   }
 
   @Override
@@ -122,9 +185,19 @@ final class ScalarBitmapOps extends CheckedBitmapOps {
   }
 
   static void setRange(MemorySegment map, long bit, long bits) {
-    for (long done = 0, n; done < bits; done += n) {
-      n = step(bit + done, bits - done);
-      put(map, bit + done, word(map, bit + done) | mask(bit + done, n));
+    long head = head(bit, bits);
+    long tail = bits - head & 63;
+    long end = bit + bits - tail >>> 6 << 3;
+    setEdge(map, bit, head);
+    for (long i = bit + head >>> 6 << 3; i < end; i += 8) {
+      map.set(WORD, i, -1);
+    }
+    setEdge(map, bit + bits - tail, tail);
+  }
+
+  private static void setEdge(MemorySegment map, long bit, long bits) {
+    if (bits > 0) {
+      put(map, bit, word(map, bit) | mask(bit, bits));
     }
   }
 
@@ -134,9 +207,19 @@ final class ScalarBitmapOps extends CheckedBitmapOps {
   }
 
   static void clearRange(MemorySegment map, long bit, long bits) {
-    for (long done = 0, n; done < bits; done += n) {
-      n = step(bit + done, bits - done);
-      put(map, bit + done, word(map, bit + done) & ~mask(bit + done, n));
+    long head = head(bit, bits);
+    long tail = bits - head & 63;
+    long end = bit + bits - tail >>> 6 << 3;
+    clearEdge(map, bit, head);
+    for (long i = bit + head >>> 6 << 3; i < end; i += 8) {
+      map.set(WORD, i, 0);
+    }
+    clearEdge(map, bit + bits - tail, tail);
+  }
+
+  private static void clearEdge(MemorySegment map, long bit, long bits) {
+    if (bits > 0) {
+      put(map, bit, word(map, bit) & ~mask(bit, bits));
     }
   }
 
@@ -205,7 +288,7 @@ final class ScalarBitmapOps extends CheckedBitmapOps {
       for (long word = first; word < end; word++) {
         long bits = map.get(WORD, word << 3);
         count += Long.bitCount(bits);
-        summary |= bits == 0 ? 0 : 1L << (word >>> 3);
+        summary |= (bits | -bits) >>> 63 << (word >>> 3);
       }
       lines.set(WORD, first >>> 9 << 3, summary);
     }

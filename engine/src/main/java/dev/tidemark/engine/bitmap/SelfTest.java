@@ -1,7 +1,10 @@
 package dev.tidemark.engine.bitmap;
 
+import com.sun.management.ThreadMXBean;
 import dev.tidemark.ffm.Mapping;
 import java.lang.foreign.MemorySegment;
+import java.lang.foreign.SegmentAllocator;
+import java.lang.management.ManagementFactory;
 import java.util.Optional;
 
 /** Small inputs that take every way through every kernel, to compare the twins and to warm up. */
@@ -10,6 +13,7 @@ final class SelfTest implements AutoCloseable {
   private static final int WORDS = 512 + 8 + 3;
 
   private static final long BITS = WORDS * 64L;
+  private static final long BYTES = WORDS * 8L;
 
   /** Where the ranges start: on words, shifted, and shifted with an edge. */
   private static final int[][] STARTS = {{0, 0}, {64, 3}, {61, 7}};
@@ -88,44 +92,21 @@ final class SelfTest implements AutoCloseable {
    * the kind of memory it has seen, and starts anew when another kind comes.
    */
   private static final class Maps {
-    final Mapping[] mappings = new Mapping[3];
     final MemorySegment dst;
     final MemorySegment src;
     final MemorySegment lines;
 
-    Maps() {
-      dst = map(0, WORDS * 8L);
-      src = map(1, WORDS * 8L);
-      lines = map(2, 2 * 8L);
+    Maps(SegmentAllocator memory) {
+      dst = memory.allocate(BYTES, 64);
+      src = memory.allocate(BYTES, 64);
+      lines = memory.allocate(2 * 8L, 64);
     }
 
-    private MemorySegment map(int index, long bytes) {
-      mappings[index] = Mapping.anonymous(bytes);
-      return mappings[index].segment().asSlice(0, bytes);
-    }
-
-    void close() {
-      for (Mapping mapping : mappings) {
-        mapping.close();
-      }
-    }
-
-    void fill(int pattern) {
-      for (int i = 0; i < WORDS; i++) {
-        long mixed = (i + 1) * 0x9E3779B97F4A7C15L;
-        dst.set(CheckedBitmapOps.WORD, i * 8L, mixed >>> 32 | mixed << 32);
-        src.set(CheckedBitmapOps.WORD, i * 8L, source(pattern, i, mixed));
-      }
-      lines.fill((byte) 0x5a);
-    }
-
-    private static long source(int pattern, int word, long mixed) {
-      return switch (pattern) {
-        case 0 -> 0;
-        case 1 -> -1;
-        case 2 -> word % 19 == 0 ? mixed : 0;
-        default -> mixed;
-      };
+    void fill(MemorySegment source, MemorySegment target) {
+      MemorySegment.copy(source, 0, src, 0, BYTES);
+      MemorySegment.copy(target, 0, dst, 0, BYTES);
+      lines.set(CheckedBitmapOps.WORD, 0, 0x5a5a5a5a5a5a5a5aL);
+      lines.set(CheckedBitmapOps.WORD, 8, 0x5a5a5a5a5a5a5a5aL);
     }
 
     boolean equal(Maps other) {
@@ -135,20 +116,41 @@ final class SelfTest implements AutoCloseable {
     }
   }
 
-  private static final int PATTERNS = 4;
+  private static final int PATTERNS = 5;
 
+  private final Mapping memory;
+  private final MemorySegment[] patterns = new MemorySegment[PATTERNS];
   private final Maps mine;
   private final Maps theirs;
 
   SelfTest() {
-    mine = new Maps();
-    theirs = new Maps();
+    memory = Mapping.anonymous((PATTERNS + 6) * (BYTES + 64));
+    SegmentAllocator slices = SegmentAllocator.slicingAllocator(memory.segment());
+    mine = new Maps(slices);
+    theirs = new Maps(slices);
+    for (int pattern = 0; pattern < PATTERNS; pattern++) {
+      patterns[pattern] = slices.allocate(BYTES, 64);
+      for (int i = 0; i < WORDS; i++) {
+        patterns[pattern].set(CheckedBitmapOps.WORD, i * 8L, word(pattern, i));
+      }
+    }
   }
 
   @Override
   public void close() {
-    mine.close();
-    theirs.close();
+    memory.close();
+  }
+
+  /** Clean, clean up to the last line, full, a few lines with bits, and all mixed. */
+  private static long word(int pattern, int index) {
+    long mixed = (index + 1) * 0x9E3779B97F4A7C15L;
+    return switch (pattern) {
+      case 0 -> 0;
+      case 1 -> index < 512 ? 0 : mixed;
+      case 2 -> -1;
+      case 3 -> index % 19 == 0 ? mixed : 0;
+      default -> mixed >>> 32 | mixed << 32;
+    };
   }
 
   /** Which kernel of {@code ops} does not do what {@code reference}'s does, if any. */
@@ -156,11 +158,10 @@ final class SelfTest implements AutoCloseable {
     for (Named named : KERNELS) {
       for (int pattern = 0; pattern < PATTERNS; pattern++) {
         for (int[] start : STARTS) {
-          mine.fill(pattern);
-          theirs.fill(pattern);
-          long bits = BITS - 70;
-          long result = named.kernel.run(ops, mine, start[0], start[1], bits);
-          long expected = named.kernel.run(reference, theirs, start[0], start[1], bits);
+          mine.fill(patterns[pattern], patterns[PATTERNS - 1]);
+          theirs.fill(patterns[pattern], patterns[PATTERNS - 1]);
+          long result = named.kernel.run(ops, mine, start[0], start[1], bits(pattern));
+          long expected = named.kernel.run(reference, theirs, start[0], start[1], bits(pattern));
           if (result != expected || !mine.equal(theirs)) {
             return Optional.of(named.name);
           }
@@ -170,15 +171,34 @@ final class SelfTest implements AutoCloseable {
     return Optional.empty();
   }
 
-  /** Runs every kernel on every input, and looks at no result. */
-  void exercise(BitmapOps ops) {
-    for (int pattern = 0; pattern < PATTERNS; pattern++) {
-      for (Named named : KERNELS) {
-        mine.fill(pattern);
-        for (int[] start : STARTS) {
-          named.kernel.run(ops, mine, start[0], start[1], BITS - 70);
+  /** Short, because this runs interpreted at start-up; but a clean source has to be skipped. */
+  private static long bits(int pattern) {
+    return pattern < 2 ? BITS - 70 : 28 * 512 + 70;
+  }
+
+  /**
+   * Runs one kernel after the other until it is compiled. That shows in that it allocates nothing:
+   * until then, vectors are objects.
+   *
+   * @param rounds how often at least, for kernels without vectors
+   * @param deadline when to give up waiting for the compiler, by {@link System#nanoTime}
+   */
+  void warmUp(BitmapOps ops, int rounds, long deadline) {
+    ThreadMXBean threads = (ThreadMXBean) ManagementFactory.getThreadMXBean();
+    for (Named named : KERNELS) {
+      long before;
+      int round = 0;
+      do {
+        before = threads.getCurrentThreadAllocatedBytes();
+        for (int pattern = 0; pattern < PATTERNS; pattern++) {
+          mine.fill(patterns[pattern], patterns[PATTERNS - 1]);
+          for (int[] start : STARTS) {
+            named.kernel.run(ops, mine, start[0], start[1], bits(pattern));
+          }
         }
-      }
+        round++;
+      } while ((round < rounds || threads.getCurrentThreadAllocatedBytes() != before)
+          && System.nanoTime() < deadline);
     }
   }
 }

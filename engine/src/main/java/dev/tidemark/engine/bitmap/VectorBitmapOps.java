@@ -22,8 +22,14 @@ import jdk.incubator.vector.VectorSpecies;
 final class VectorBitmapOps extends CheckedBitmapOps {
   // A species that is no constant costs a factor of ten and boxes every vector.
   private static final VectorSpecies<Long> SPECIES = LongVector.SPECIES_PREFERRED;
-  private static final int LANES = SPECIES.length();
   private static final int BYTES = SPECIES.vectorByteSize();
+
+  /**
+   * How many bytes are merged before asking whether the source was clean all along. Merging goes on
+   * without a branch on the data; only after a clean stretch are sources scanned for the next bit,
+   * and their destinations not touched.
+   */
+  private static final long STRETCH = 4096;
 
   /** Width of a vector in bits. */
   static final int WIDTH = SPECIES.vectorBitSize();
@@ -37,6 +43,11 @@ final class VectorBitmapOps extends CheckedBitmapOps {
 
   private static void store(LongVector vector, MemorySegment map, long offset) {
     vector.intoMemorySegment(map, offset, LITTLE_ENDIAN);
+  }
+
+  /** Words that begin {@code shift} bits, 1 to 63, into the lower ones. */
+  private static LongVector join(LongVector low, LongVector high, int shift) {
+    return low.lanewise(LSHR, shift).or(high.lanewise(LSHL, 64 - shift));
   }
 
   private static boolean anySet(LongVector vector) {
@@ -82,13 +93,25 @@ final class VectorBitmapOps extends CheckedBitmapOps {
     ScalarBitmapOps.orRange(dst, dstBit + done, src, srcBit + done, bits - done);
   }
 
+  /** Where the first vector lies, from {@code i} on, whose words of the source have a bit. */
+  private static long skipClean(MemorySegment src, long s, long i, long bytes) {
+    return firstSetVector(src, s + i, bytes - i) - s;
+  }
+
   private static void orAligned(MemorySegment dst, long d, MemorySegment src, long s, long bytes) {
     guard(dst);
     guard(src);
-    for (long i = 0; i < bytes; i += BYTES) {
-      LongVector in = load(src, s + i);
-      if (anySet(in)) {
+    long i = 0;
+    while (i < bytes) {
+      LongVector all = LongVector.zero(SPECIES);
+      long stop = Math.min(i + STRETCH, bytes);
+      for (; i < stop; i += BYTES) {
+        LongVector in = load(src, s + i);
         store(load(dst, d + i).or(in), dst, d + i);
+        all = all.or(in);
+      }
+      if (!anySet(all)) {
+        i = skipClean(src, s, i, bytes);
       }
     }
   }
@@ -97,11 +120,18 @@ final class VectorBitmapOps extends CheckedBitmapOps {
       MemorySegment dst, long d, MemorySegment src, long s, long bytes, int shift) {
     guard(dst);
     guard(src);
-    for (long i = 0; i < bytes; i += BYTES) {
-      LongVector low = load(src, s + i).lanewise(LSHR, shift);
-      LongVector in = low.or(load(src, s + i + 8).lanewise(LSHL, 64 - shift));
-      if (anySet(in)) {
+    long i = 0;
+    while (i < bytes) {
+      LongVector all = LongVector.zero(SPECIES);
+      long stop = Math.min(i + STRETCH, bytes);
+      for (; i < stop; i += BYTES) {
+        LongVector in = join(load(src, s + i), load(src, s + i + 8), shift);
         store(load(dst, d + i).or(in), dst, d + i);
+        all = all.or(in);
+      }
+      if (!anySet(all)) {
+        // The vector before it may need low bits of its first word.
+        i = Math.max(i, skipClean(src, s, i, bytes) - BYTES);
       }
     }
   }
@@ -130,11 +160,20 @@ final class VectorBitmapOps extends CheckedBitmapOps {
     guard(dst);
     guard(src);
     LongVector count = LongVector.zero(SPECIES);
-    for (long i = 0; i < bytes; i += BYTES) {
-      LongVector in = load(src, s + i);
-      LongVector old = load(dst, d + i);
-      store(old.or(in), dst, d + i);
-      count = count.add(in.and(old.not()).lanewise(BIT_COUNT));
+    long i = 0;
+    while (i < bytes) {
+      LongVector all = LongVector.zero(SPECIES);
+      long stop = Math.min(i + STRETCH, bytes);
+      for (; i < stop; i += BYTES) {
+        LongVector in = load(src, s + i);
+        LongVector old = load(dst, d + i);
+        store(old.or(in), dst, d + i);
+        count = count.add(in.and(old.not()).lanewise(BIT_COUNT));
+        all = all.or(in);
+      }
+      if (!anySet(all)) {
+        i = skipClean(src, s, i, bytes);
+      }
     }
     return count.reduceLanes(VectorOperators.ADD);
   }
@@ -144,12 +183,21 @@ final class VectorBitmapOps extends CheckedBitmapOps {
     guard(dst);
     guard(src);
     LongVector count = LongVector.zero(SPECIES);
-    for (long i = 0; i < bytes; i += BYTES) {
-      LongVector low = load(src, s + i).lanewise(LSHR, shift);
-      LongVector in = low.or(load(src, s + i + 8).lanewise(LSHL, 64 - shift));
-      LongVector old = load(dst, d + i);
-      store(old.or(in), dst, d + i);
-      count = count.add(in.and(old.not()).lanewise(BIT_COUNT));
+    long i = 0;
+    while (i < bytes) {
+      LongVector all = LongVector.zero(SPECIES);
+      long stop = Math.min(i + STRETCH, bytes);
+      for (; i < stop; i += BYTES) {
+        LongVector in = join(load(src, s + i), load(src, s + i + 8), shift);
+        LongVector old = load(dst, d + i);
+        store(old.or(in), dst, d + i);
+        count = count.add(in.and(old.not()).lanewise(BIT_COUNT));
+        all = all.or(in);
+      }
+      if (!anySet(all)) {
+        // The vector before it may need low bits of its first word.
+        i = Math.max(i, skipClean(src, s, i, bytes) - BYTES);
+      }
     }
     return count.reduceLanes(VectorOperators.ADD);
   }
@@ -178,14 +226,21 @@ final class VectorBitmapOps extends CheckedBitmapOps {
     guard(dst);
     guard(src);
     LongVector zero = LongVector.zero(SPECIES);
-    LongVector count = zero;
-    for (long i = 0; i < bytes; i += BYTES) {
-      LongVector in = load(src, s + i);
-      if (anySet(in)) {
+    LongVector count = LongVector.zero(SPECIES);
+    long i = 0;
+    while (i < bytes) {
+      LongVector all = LongVector.zero(SPECIES);
+      long stop = Math.min(i + STRETCH, bytes);
+      for (; i < stop; i += BYTES) {
+        LongVector in = load(src, s + i);
+        store(zero, src, s + i);
         LongVector old = load(dst, d + i);
         store(old.or(in), dst, d + i);
-        store(zero, src, s + i);
         count = count.add(in.and(old.not()).lanewise(BIT_COUNT));
+        all = all.or(in);
+      }
+      if (!anySet(all)) {
+        i = skipClean(src, s, i, bytes);
       }
     }
     return count.reduceLanes(VectorOperators.ADD);
@@ -198,17 +253,26 @@ final class VectorBitmapOps extends CheckedBitmapOps {
     long below = (1L << shift) - 1;
     long outside = src.get(WORD, s) & below;
     LongVector zero = LongVector.zero(SPECIES);
-    LongVector count = zero;
-    for (long i = 0; i < bytes; i += BYTES) {
-      LongVector low = load(src, s + i).lanewise(LSHR, shift);
-      LongVector in = low.or(load(src, s + i + 8).lanewise(LSHL, 64 - shift));
-      // The last word read is the next round's first: it still has the bits above the shift.
-      store(zero, src, s + i);
-      LongVector old = load(dst, d + i);
-      store(old.or(in), dst, d + i);
-      count = count.add(in.and(old.not()).lanewise(BIT_COUNT));
+    LongVector count = LongVector.zero(SPECIES);
+    long i = 0;
+    while (i < bytes) {
+      LongVector all = LongVector.zero(SPECIES);
+      long stop = Math.min(i + STRETCH, bytes);
+      for (; i < stop; i += BYTES) {
+        LongVector in = join(load(src, s + i), load(src, s + i + 8), shift);
+        // The last word read is the next vector's first: it still has the bits above the shift.
+        store(zero, src, s + i);
+        LongVector old = load(dst, d + i);
+        store(old.or(in), dst, d + i);
+        count = count.add(in.and(old.not()).lanewise(BIT_COUNT));
+        all = all.or(in);
+      }
+      if (!anySet(all)) {
+        // The vector before it may need low bits of its first word.
+        i = Math.max(i, skipClean(src, s, i, bytes) - BYTES);
+      }
     }
-    src.set(WORD, s, outside);
+    src.set(WORD, s, src.get(WORD, s) | outside);
     src.set(WORD, s + bytes, src.get(WORD, s + bytes) & ~below);
     return count.reduceLanes(VectorOperators.ADD);
   }
@@ -236,10 +300,17 @@ final class VectorBitmapOps extends CheckedBitmapOps {
       MemorySegment dst, long d, MemorySegment src, long s, long bytes) {
     guard(dst);
     guard(src);
-    for (long i = 0; i < bytes; i += BYTES) {
-      LongVector in = load(src, s + i);
-      if (anySet(in)) {
+    long i = 0;
+    while (i < bytes) {
+      LongVector all = LongVector.zero(SPECIES);
+      long stop = Math.min(i + STRETCH, bytes);
+      for (; i < stop; i += BYTES) {
+        LongVector in = load(src, s + i);
         store(load(dst, d + i).and(in.not()), dst, d + i);
+        all = all.or(in);
+      }
+      if (!anySet(all)) {
+        i = skipClean(src, s, i, bytes);
       }
     }
   }
@@ -248,11 +319,18 @@ final class VectorBitmapOps extends CheckedBitmapOps {
       MemorySegment dst, long d, MemorySegment src, long s, long bytes, int shift) {
     guard(dst);
     guard(src);
-    for (long i = 0; i < bytes; i += BYTES) {
-      LongVector low = load(src, s + i).lanewise(LSHR, shift);
-      LongVector in = low.or(load(src, s + i + 8).lanewise(LSHL, 64 - shift));
-      if (anySet(in)) {
+    long i = 0;
+    while (i < bytes) {
+      LongVector all = LongVector.zero(SPECIES);
+      long stop = Math.min(i + STRETCH, bytes);
+      for (; i < stop; i += BYTES) {
+        LongVector in = join(load(src, s + i), load(src, s + i + 8), shift);
         store(load(dst, d + i).and(in.not()), dst, d + i);
+        all = all.or(in);
+      }
+      if (!anySet(all)) {
+        // The vector before it may need low bits of its first word.
+        i = Math.max(i, skipClean(src, s, i, bytes) - BYTES);
       }
     }
   }

@@ -120,32 +120,60 @@ class BitmapOpsTest {
         (dstBit, srcBit, bits) -> {
           MemorySegment dst = place(dstPage, WORDS);
           MemorySegment src = place(srcPage, WORDS);
-          BitSet expectedDst = fill(dst, density());
-          BitSet expectedSrc = fill(src, density());
-          String where = at(dstBit, srcBit, bits);
-          long set;
-          switch (name) {
-            case "or" -> {
-              Model.or(expectedDst, dstBit, expectedSrc, srcBit, bits);
-              ops.or(dst, dstBit, src, srcBit, bits);
-            }
-            case "orCount" -> {
-              set = Model.or(expectedDst, dstBit, expectedSrc, srcBit, bits);
-              assertEquals(set, ops.orCount(dst, dstBit, src, srcBit, bits), where);
-            }
-            case "orCountClear" -> {
-              set = Model.or(expectedDst, dstBit, expectedSrc, srcBit, bits);
-              expectedSrc.clear((int) srcBit, (int) (srcBit + bits));
-              assertEquals(set, ops.orCountClear(dst, dstBit, src, srcBit, bits), where);
-            }
-            default -> {
-              Model.andNot(expectedDst, dstBit, expectedSrc, srcBit, bits);
-              ops.andNot(dst, dstBit, src, srcBit, bits);
-            }
-          }
-          assertEquals(expectedDst, Model.of(dst), where);
-          assertEquals(expectedSrc, Model.of(src), where);
+          fill(dst, density());
+          fill(src, density());
+          comparePair(name, dst, dstBit, src, srcBit, bits);
         });
+  }
+
+  private void comparePair(
+      String name, MemorySegment dst, long dstBit, MemorySegment src, long srcBit, long bits) {
+    BitSet expectedDst = Model.of(dst);
+    BitSet expectedSrc = Model.of(src);
+    String where = at(dstBit, srcBit, bits);
+    long set;
+    switch (name) {
+      case "or" -> {
+        Model.or(expectedDst, dstBit, expectedSrc, srcBit, bits);
+        ops.or(dst, dstBit, src, srcBit, bits);
+      }
+      case "orCount" -> {
+        set = Model.or(expectedDst, dstBit, expectedSrc, srcBit, bits);
+        assertEquals(set, ops.orCount(dst, dstBit, src, srcBit, bits), where);
+      }
+      case "orCountClear" -> {
+        set = Model.or(expectedDst, dstBit, expectedSrc, srcBit, bits);
+        expectedSrc.clear((int) srcBit, (int) (srcBit + bits));
+        assertEquals(set, ops.orCountClear(dst, dstBit, src, srcBit, bits), where);
+      }
+      default -> {
+        Model.andNot(expectedDst, dstBit, expectedSrc, srcBit, bits);
+        ops.andNot(dst, dstBit, src, srcBit, bits);
+      }
+    }
+    assertEquals(expectedDst, Model.of(dst), where);
+    assertEquals(expectedSrc, Model.of(src), where);
+  }
+
+  @ParameterizedTest
+  @ValueSource(strings = {"or", "orCount", "orCountClear", "andNot"})
+  void pairOperationsFindLoneBitsBehindCleanStretches(String name) {
+    try (Arena arena = Arena.ofConfined()) {
+      for (int i = 0; i < 3000; i++) {
+        long words = random.nextLong(1, 2200);
+        MemorySegment dst = arena.allocate(words * 8, 8);
+        MemorySegment src = arena.allocate(words * 8, 8);
+        if (random.nextBoolean()) {
+          fill(dst, density());
+        }
+        for (int lone = random.nextInt(4); lone > 0; lone--) {
+          Bitmaps.scalar().set(src, random.nextLong(words * 64), 1);
+        }
+        long shift = random.nextLong(64);
+        boolean left = random.nextBoolean();
+        comparePair(name, dst, left ? shift : 0, src, left ? 0 : shift, words * 64 - shift);
+      }
+    }
   }
 
   @ParameterizedTest

@@ -18,7 +18,7 @@ class RunCursorTest {
 
   private MemorySegment random(Arena arena, long words) {
     MemorySegment map = arena.allocate(words * 8 + 8, 8).asSlice(0, words * 8);
-    int density = random.nextInt(5);
+    int density = random.nextInt(6);
     for (long i = 0; i < words; i++) {
       map.set(
           WORD,
@@ -27,6 +27,7 @@ class RunCursorTest {
             case 0 -> random.nextInt(40) == 0 ? 1L << random.nextInt(64) : 0;
             case 1 -> random.nextLong();
             case 2 -> -1;
+            case 4 -> 0xaaaaaaaaaaaaaaaaL;
             case 3 -> random.nextInt(12) < 11 ? -1 : -1L << random.nextInt(64);
             default -> random.nextInt(30) == 0 ? -1 : 0;
           });
@@ -52,7 +53,7 @@ class RunCursorTest {
   void findsEveryRunOfARange() {
     try (Arena arena = Arena.ofConfined()) {
       for (int i = 0; i < 3000; i++) {
-        MemorySegment map = random(arena, random.nextInt(70));
+        MemorySegment map = random(arena, random.nextInt(i % 10 == 0 ? 700 : 70));
         long from = random.nextLong(map.byteSize() * 8 + 1);
         long end = random.nextLong(from, map.byteSize() * 8 + 1);
         cursor.reset(map, from, end);
