@@ -40,9 +40,13 @@ public final class Allocations {
    *     measuring itself does not count
    */
   public static long perRun(Runnable run) {
-    int runs = 5_000;
+    return perRun(run, 200, 5_000);
+  }
+
+  /** As {@link #perRun(Runnable)}, where so many runs would take too long. */
+  public static long perRun(Runnable run, int batches, int runs) {
     long best = Long.MAX_VALUE;
-    for (int batch = 0; batch < 200 && best > 0; batch++) {
+    for (int batch = 0; batch < batches && best > 0; batch++) {
       long before = count();
       for (int i = 0; i < runs; i++) {
         run.run();

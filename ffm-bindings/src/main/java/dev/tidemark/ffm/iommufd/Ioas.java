@@ -169,7 +169,7 @@ public final class Ioas extends IommufdObject {
    * @param length bytes; a mapping that is only partly inside is an error
    * @return bytes that were mapped
    * @throws LinuxException {@code ENOENT} if nothing is mapped there or a mapping would be split;
-   *     after other errors part of the range may be unmapped
+   *     after any error the mappings in front of the trouble may be gone
    */
   public synchronized long unmap(long iova, long length) {
     MemorySegment argument = argument(IOMMU_IOAS_UNMAP_LAYOUT);
