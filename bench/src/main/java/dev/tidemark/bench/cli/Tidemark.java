@@ -23,6 +23,8 @@ import picocli.CommandLine.Spec;
       JmhCommand.class
     })
 public final class Tidemark implements Callable<Integer> {
+  static final String PREFIX = "tidemark: ";
+
   static final int DONE = 0;
   static final int FAILED = 1;
   static final int WRONG_USAGE = 2;
@@ -47,14 +49,14 @@ public final class Tidemark implements Callable<Integer> {
         });
     line.setParameterExceptionHandler(
         (e, rest) -> {
-          System.err.println("tidemark: " + oneLine(e.getMessage()));
+          System.err.println(PREFIX + oneLine(e.getMessage()));
           System.err.println(
               "Try '" + e.getCommandLine().getCommandSpec().qualifiedName() + " --help'.");
           return WRONG_USAGE;
         });
     Optional<String> missing = NativeAccess.missing();
     if (missing.isPresent() && args.length > 0 && !args[0].startsWith("-")) {
-      System.err.println("tidemark: " + missing.get());
+      System.err.println(PREFIX + missing.get());
       return FAILED;
     }
     return line.execute(args);
@@ -62,7 +64,7 @@ public final class Tidemark implements Callable<Integer> {
 
   static void complain(Throwable failure) {
     String message = failure.getMessage();
-    System.err.println("tidemark: " + (message != null ? oneLine(message) : failure.toString()));
+    System.err.println(PREFIX + (message != null ? oneLine(message) : failure.toString()));
   }
 
   private static String oneLine(String text) {

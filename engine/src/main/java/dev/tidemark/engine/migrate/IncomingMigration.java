@@ -1,5 +1,6 @@
 package dev.tidemark.engine.migrate;
 
+import dev.tidemark.engine.bitmap.Bitmaps;
 import dev.tidemark.engine.log.RamBlock;
 import dev.tidemark.engine.stream.SectionHandler;
 import dev.tidemark.engine.stream.StreamReader;
@@ -40,6 +41,8 @@ public final class IncomingMigration {
    *     ended early, or a handler refused; nothing runs here then
    */
   public void run() {
+    // Pages come in thousands at once: looking for zeros must not start interpreted.
+    Bitmaps.warmUp();
     reader.loadUntilHandover();
     try {
       guest.resume();

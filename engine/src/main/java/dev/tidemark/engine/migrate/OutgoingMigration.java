@@ -307,7 +307,10 @@ public final class OutgoingMigration {
       gone = true;
     }
     writer.eof();
-    if (options.returnPath()) {
+    if (!options.returnPath()) {
+      // A QEMU does not finish before it has this, or the end of the connection.
+      writer.description("{\"page_size\": " + Pages.SIZE + ", \"devices\": []}");
+    } else {
       int status = answers.awaitShut(answerMillis());
       if (status != 0) {
         throw new Abandoned("the destination could not run the guest, status " + status);

@@ -1,0 +1,86 @@
+package dev.tidemark.bench.cli;
+
+import dev.tidemark.ffm.IoVectors;
+import dev.tidemark.ffm.Socket;
+import java.io.ByteArrayOutputStream;
+import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
+import java.lang.foreign.ValueLayout;
+import java.nio.charset.StandardCharsets;
+import java.time.Duration;
+
+/**
+ * The lines that the two commands exchange before and after the migration stream, on the same
+ * connection: what guest it will be, whether there is room for it, and how it fared there.
+ */
+final class Wire {
+  static final String MACHINE = "tidemark-selfcheck";
+  static final String STATE = "tidemark/selfcheck";
+  static final String DIGEST = "tidemark/digest";
+
+  private static final int LONGEST = 4096;
+
+  /** First line, from the source. */
+  record Hello(String tidemark, GuestKind guest, long ramBytes) {}
+
+  /** Answer, from the destination: null if it has made room. */
+  record Answer(String error) {}
+
+  /** Last line, from the destination, once the guest has checked every page there. */
+  record Report(
+      boolean verified, String error, long firstRunNanos, long digestNanos, long pagesChecked) {}
+
+  private Wire() {}
+
+  static void send(Socket socket, Object message) {
+    byte[] line = (Json.of(message) + "\n").getBytes(StandardCharsets.UTF_8);
+    try (Arena arena = Arena.ofConfined()) {
+      MemorySegment memory = arena.allocate(line.length);
+      MemorySegment.copy(line, 0, memory, ValueLayout.JAVA_BYTE, 0, line.length);
+      IoVectors vectors = new IoVectors(arena, 1);
+      vectors.add(memory.address(), line.length);
+      socket.writeFully(vectors);
+    }
+  }
+
+  /**
+   * Reads a line, byte by byte: what follows it is the stream's.
+   *
+   * @throws IllegalStateException if there is none in time, or it is something else
+   */
+  static <T> T receive(Socket socket, Class<T> type, Duration limit) {
+    long deadline = System.nanoTime() + limit.toNanos();
+    var line = new ByteArrayOutputStream();
+    try (Arena arena = Arena.ofConfined()) {
+      MemorySegment one = arena.allocate(1);
+      while (true) {
+        long left = deadline - System.nanoTime();
+        if (left <= 0 || !socket.awaitReadable((int) (left / 1_000_000))) {
+          throw new IllegalStateException(
+              "the other side said nothing for " + limit.toSeconds() + " s");
+        }
+        if (socket.read(one, 1) == 0) {
+          throw new IllegalStateException("the other side closed the connection");
+        }
+        byte b = one.get(ValueLayout.JAVA_BYTE, 0);
+        if (b == '\n') {
+          break;
+        }
+        line.write(b);
+        if (line.size() > LONGEST) {
+          throw new IllegalStateException("the other side is no tidemark: its line does not end");
+        }
+      }
+    }
+    T message;
+    try {
+      message = Json.read(line.toString(StandardCharsets.UTF_8), type);
+    } catch (RuntimeException e) {
+      message = null;
+    }
+    if (message == null) {
+      throw new IllegalStateException("the other side is no tidemark: it did not say what it is");
+    }
+    return message;
+  }
+}

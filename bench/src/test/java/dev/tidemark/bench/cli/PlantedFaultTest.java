@@ -1,0 +1,204 @@
+package dev.tidemark.bench.cli;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import java.io.IOException;
+import java.io.StringWriter;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.List;
+import javax.tools.JavaCompiler;
+import javax.tools.StandardJavaFileManager;
+import javax.tools.ToolProvider;
+import org.junit.jupiter.api.Timeout;
+import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.EnumSource;
+
+/**
+ * A lost bit is noticed. Each fault is a patch of one source file of the engine, compiled into a
+ * folder of its own in front of the class path, so that nothing of it is in what is shipped; then a
+ * whole migration must fail, because the guest or the digest found memory that is wrong.
+ *
+ * <p>The guest has so little memory, and the connection is so slow, that the guest writes every
+ * page several times in each round; with a dirty ring it has less than the ring has entries,
+ * because a ring that is emptied all the time hides what was forgotten before.
+ */
+@Timeout(300)
+class PlantedFaultTest {
+  private static final Path SOURCES =
+      Path.of(System.getProperty("tidemark.root"), "engine/src/main/java/dev/tidemark/engine");
+
+  /** What is done wrong, and where the guest's writes go through it. */
+  enum Fault {
+    NONE("log/FillPlane.java", "", "", "plain", "32MiB"),
+    A_RUN_OF_THE_LAST_EPOCH_DROPPED(
+        "migrate/OutgoingMigration.java",
+        "      while (runs.next()) {",
+        "      if (guestStopped) {\n        runs.next();\n      }\n      while (runs.next()) {",
+        "plain",
+        "32MiB"),
+    MANUAL_CLEARED_AFTER_THE_COPY(
+        "source/KvmSlotLogSource.java",
+        """
+              vm.getDirtyLog(slot.slot(), slot.pages(), answer);
+              if (manual) {
+                vm.clearDirtyLog(slot.slot(), 0, slot.pages(), answer);
+              }
+        """,
+        """
+              MemorySegment late =
+                  late(slot.slot(), answer.byteSize());
+              vm.clearDirtyLog(slot.slot(), 0, slot.pages(), late);
+              vm.getDirtyLog(slot.slot(), slot.pages(), answer);
+              late.copyFrom(answer);
+        """,
+        "manual",
+        "32MiB"),
+    RING_RESET_AFTER_THE_COPY(
+        "source/KvmDirtyRingSource.java",
+        """
+                for (KvmDirtyRing ring : rings) {
+                  unreset += ring.harvest(sink);
+                }
+                reset();
+        """,
+        """
+                reset();
+                for (KvmDirtyRing ring : rings) {
+                  unreset += ring.harvest(sink);
+                }
+        """,
+        "ring",
+        "16MiB"),
+    AN_ABORT_THAT_FORGETS_THE_LAST_WORD(
+        "log/RamBlockLog.java",
+        "ops.orLines(plane.map, send, planeWords, lines);",
+        "ops.orLines(plane.map, send, planeWords - 1, lines);",
+        "plain",
+        "32MiB"),
+    A_TAIL_ONE_BIT_SHORT(
+        "log/FillPlane.java",
+        "return ops.orCount(map, page, source, sourceBit, count);",
+        "return ops.orCount(map, page, source, sourceBit, count - 1);",
+        "plain",
+        "32MiB"),
+    MARKS_LEFT_OUT_OF_THE_LAST_SYNC(
+        "source/DirtyTracker.java",
+        "      log.mergeMarks();",
+        "      if (log.counters().harvests() < 2) {\n        log.mergeMarks();\n      }",
+        "plain",
+        "32MiB"),
+    PAGES_LEFT_OUT_OF_A_SCAN(
+        "source/PagemapScanSource.java",
+        "for (int i = 0; i < regions; i++) {",
+        "for (int i = 1; i < regions; i++) {",
+        "process",
+        "32MiB");
+
+    private final String file;
+    private final String right;
+    private final String wrong;
+    private final String tracking;
+    private final String ram;
+
+    Fault(String file, String right, String wrong, String tracking, String ram) {
+      this.file = file;
+      this.right = right;
+      this.wrong = wrong;
+      this.tracking = tracking;
+      this.ram = ram;
+    }
+  }
+
+  @ParameterizedTest
+  @EnumSource(Fault.class)
+  void isNoticed(Fault fault, @TempDir Path folder) throws Exception {
+    boolean process = fault.tracking.equals("process");
+    if (process) {
+      MigrateCommandTest.assumePagemapScan();
+    } else {
+      MigrateCommandTest.assumeKvm();
+    }
+    plant(fault, folder);
+    try (Program program =
+        Program.startWith(
+            folder.toString(),
+            "migrate",
+            "--guest",
+            process ? "process" : "kvm",
+            "--tracking",
+            process ? "auto" : fault.tracking,
+            "--ram",
+            fault.ram,
+            "--dirty-rate",
+            "max",
+            "--max-bandwidth",
+            "32MiB/s",
+            "--max-rounds",
+            "2",
+            "--at-limit",
+            "stop_and_copy",
+            "--json")) {
+      Program.Ended ended = program.end();
+      if (fault == Fault.NONE) {
+        assertEquals(0, ended.status(), ended.errors());
+        return;
+      }
+      assertEquals(1, ended.status(), "the fault went unnoticed: " + ended.output());
+      assertFalse(Json.object(ended.lastLine()).get("verified").getAsBoolean());
+      assertTrue(
+          ended.errors().contains("digest") || ended.errors().contains("page "),
+          "it failed for another reason: " + ended.errors());
+    }
+  }
+
+  private static void plant(Fault fault, Path folder) throws IOException {
+    String text = Files.readString(SOURCES.resolve(fault.file));
+    if (!fault.right.isEmpty()) {
+      assertEquals(
+          2,
+          text.split(java.util.regex.Pattern.quote(fault.right), -1).length,
+          "not in the source once: " + fault.right);
+      text = text.replace(fault.right, fault.wrong);
+    }
+    if (fault == Fault.MANUAL_CLEARED_AFTER_THE_COPY) {
+      int end = text.lastIndexOf('}');
+      text =
+          text.substring(0, end)
+              + """
+                private final java.util.Map<Integer, MemorySegment> lates = new java.util.HashMap<>();
+
+                private MemorySegment late(int slot, long bytes) {
+                  return lates.computeIfAbsent(
+                      slot, s -> java.lang.foreign.Arena.global().allocate(bytes, 8));
+                }
+              }
+              """;
+    }
+    Path source = folder.resolve(Path.of(fault.file).getFileName());
+    Files.writeString(source, text);
+    JavaCompiler compiler = ToolProvider.getSystemJavaCompiler();
+    var messages = new StringWriter();
+    try (StandardJavaFileManager files = compiler.getStandardFileManager(null, null, null)) {
+      boolean compiled =
+          compiler
+              .getTask(
+                  messages,
+                  files,
+                  null,
+                  List.of(
+                      "-d",
+                      folder.toString(),
+                      "-cp",
+                      System.getProperty("java.class.path"),
+                      "-proc:none"),
+                  null,
+                  files.getJavaFileObjects(source))
+              .call();
+      assertTrue(compiled, messages.toString());
+    }
+  }
+}
