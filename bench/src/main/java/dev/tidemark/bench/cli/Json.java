@@ -6,7 +6,8 @@ import com.google.gson.JsonObject;
 
 /** The one way this command line writes and reads JSON: compact, one object a line. */
 final class Json {
-  private static final Gson GSON = new GsonBuilder().disableHtmlEscaping().create();
+  private static final Gson GSON =
+      new GsonBuilder().disableHtmlEscaping().serializeNulls().create();
 
   private Json() {}
 

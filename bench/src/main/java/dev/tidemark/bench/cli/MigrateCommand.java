@@ -192,7 +192,8 @@ final class MigrateCommand implements Callable<Integer> {
       boolean verified = report != null && report.verified();
       summarize(tracked, guestKind, result, report, verified);
       if (!problem.isEmpty()) {
-        String there = receiver == null ? "" : receiver.complaint();
+        String there =
+            receiver == null || result.outcome() == Outcome.COMPLETED ? "" : receiver.complaint();
         System.err.println(
             Tidemark.PREFIX
                 + problem

@@ -43,7 +43,7 @@ final class ReceiverProcess implements AutoCloseable {
     command.addAll(List.of("receive", "--listen", "tcp:127.0.0.1:0", "--json"));
     Process process = null;
     try {
-      process = new ProcessBuilder(command).redirectError(ProcessBuilder.Redirect.INHERIT).start();
+      process = new ProcessBuilder(command).start();
       process.getOutputStream().close();
       var lines =
           new BufferedReader(

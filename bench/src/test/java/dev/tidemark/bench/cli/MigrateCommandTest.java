@@ -231,8 +231,8 @@ class MigrateCommandTest {
           source.awaitLine("round  1");
         }
         receiver.kill();
-        Program.Ended ended = source.end();
-        ended.assertFails(1, "the guest goes on running at the source");
+        // Killed before the first round it may not even have answered.
+        source.end().assertFails(1, first ? "" : "the guest goes on running at the source");
       }
     }
   }
@@ -252,15 +252,13 @@ class MigrateCommandTest {
             "--max-bandwidth",
             "20MiB/s",
             "--downtime-limit",
-            "1ms",
-            "--json")) {
-      while (source.isAlive() && !source.hasSaid("round  1")) {
-        Thread.sleep(50);
-      }
-      source.signal("INT");
+            "1ms")) {
+      source.awaitLine("round  1");
+      // Not Ctrl-C's own signal, which is ignored where a test runs in the background.
+      source.signal("TERM");
       Program.Ended ended = source.end();
       assertTrue(ended.errors().contains("cancelled"), ended.errors());
-      assertEquals(130, ended.status());
+      assertEquals(128 + 15, ended.status());
       assertFalse(ended.errors().contains("\tat "));
     }
   }
