@@ -86,6 +86,11 @@ public final class FillPlane implements AutoCloseable {
     queries++;
   }
 
+  /** Notes words of a source's own bitmap that were read other than by a merge. */
+  public void countWords(long words) {
+    mergedWords += words;
+  }
+
   /** Brings all marks made so far into the plane. */
   void takeMarks() {
     markWords += log.marks().take(map);

@@ -173,7 +173,7 @@ public final class OutgoingMigration {
   private void precopy() {
     while (true) {
       harvest();
-      expectedNanos = estimate.nanos(dirtyPages * RECORD_BYTES);
+      expectedNanos = estimate.nanos(tracker.pagesAtStop(dirtyPages) * RECORD_BYTES);
       report(Progress.Phase.HARVESTED);
       if (expectedNanos <= options.downtimeLimit().toNanos()) {
         expectedAtStop = expectedNanos;
@@ -213,7 +213,11 @@ public final class OutgoingMigration {
   private void harvest() {
     checkCancelled();
     long before = System.nanoTime();
-    tracker.sync();
+    if (guestStopped) {
+      tracker.lastSync();
+    } else {
+      tracker.sync();
+    }
     roundStart = System.nanoTime();
     windowStart = roundStart;
     windowBytes = writer.bytesWritten();

@@ -31,6 +31,20 @@ public interface DirtySource extends AutoCloseable {
   /** Makes every page dirty that this source would have to report. */
   void markAll();
 
+  /**
+   * How many pages count as dirty all the time, as nothing tells when they are written. {@link
+   * #sync()} leaves them out; {@link #markAlwaysDirty()} does not. They may be fewer or more at the
+   * next call.
+   *
+   * @return 0 if all writes are tracked; pages that are counted more than once do no harm
+   */
+  default long alwaysDirtyPages() {
+    return 0;
+  }
+
+  /** Makes the pages dirty that count as such all the time: once, after the guest has stopped. */
+  default void markAlwaysDirty() {}
+
   /** Turns tracking off; what was not asked for is forgotten. Does nothing if it is off. */
   void stop();
 

@@ -110,6 +110,23 @@ public final class DirtyTracker implements AutoCloseable {
    * pages count as dirty, which costs time and loses nothing, and the failure is counted.
    */
   public void sync() {
+    ask();
+    mergeMarks();
+  }
+
+  /**
+   * The sync after the guest has stopped: as {@link #sync()}, and with the pages of which nothing
+   * tells when they are written.
+   */
+  public void lastSync() {
+    ask();
+    for (int i = 0; i < sources.size(); i++) {
+      sources.get(i).markAlwaysDirty();
+    }
+    mergeMarks();
+  }
+
+  private void ask() {
     if (!tracking) {
       throw new IllegalStateException("tracking is off: start() first");
     }
@@ -123,9 +140,30 @@ public final class DirtyTracker implements AutoCloseable {
         lastFailure = e;
       }
     }
+  }
+
+  private void mergeMarks() {
     for (RamBlockLog log : logs) {
       log.mergeMarks();
     }
+  }
+
+  /**
+   * How many pages there would be after the last sync, at most, if nothing were written any more.
+   *
+   * @param harvested what {@link #harvest()} has returned
+   * @return these and the pages that count as dirty all the time, no more than the guest has
+   */
+  public long pagesAtStop(long harvested) {
+    long pages = harvested;
+    long all = 0;
+    for (RamBlockLog log : logs) {
+      all += log.block().pages();
+    }
+    for (int i = 0; i < sources.size(); i++) {
+      pages += sources.get(i).alwaysDirtyPages();
+    }
+    return Math.min(all, pages);
   }
 
   /** How many answers of sources were replaced by marking everything. */

@@ -83,15 +83,26 @@ public final class Hwpt extends IommufdObject {
    *     space's alignment; {@code EOPNOTSUPP} if this page table was made without dirty tracking;
    *     {@code ENOENT} if a borrowed one is gone; {@code ENOMEM}. After none of these bits are lost
    */
-  public synchronized void getDirtyBitmap(
+  public void getDirtyBitmap(
       long iova, long length, long pageSize, int flags, MemorySegment bitmap) {
+    getDirtyBitmap(iova, length, pageSize, flags, bitmap, 0);
+  }
+
+  /**
+   * As {@link #getDirtyBitmap(long, long, long, int, MemorySegment)}, into the middle of a bitmap.
+   *
+   * @param offset bytes into the bitmap, where bit 0 goes; any, also one that splits a word
+   */
+  public synchronized void getDirtyBitmap(
+      long iova, long length, long pageSize, int flags, MemorySegment bitmap, long offset) {
     if (pageSize <= 0 || Long.bitCount(pageSize) != 1) {
       throw new IllegalArgumentException("a page of " + pageSize + " bytes");
     }
     long bits = length >>> Long.numberOfTrailingZeros(pageSize);
-    if (!bitmap.isNative() || bitmap.byteSize() < bits + 7 >>> 3) {
+    if (!bitmap.isNative() || offset < 0 || bitmap.byteSize() - offset < bits + 7 >>> 3) {
       throw new IllegalArgumentException(
-          "no native bitmap of " + bits + " bits: " + bitmap.byteSize() + " bytes");
+          "no native bitmap of %d bits: %d bytes, from byte %d"
+              .formatted(bits, bitmap.byteSize(), offset));
     }
     argument.set(JAVA_INT, 0, (int) IOMMU_HWPT_GET_DIRTY_BITMAP_LAYOUT.byteSize());
     argument.set(JAVA_INT, GET$hwpt_id, open());
@@ -100,7 +111,7 @@ public final class Hwpt extends IommufdObject {
     argument.set(JAVA_LONG, GET$iova, iova);
     argument.set(JAVA_LONG, GET$length, length);
     argument.set(JAVA_LONG, GET$page_size, pageSize);
-    argument.set(JAVA_LONG, GET$data, bitmap.address());
+    argument.set(JAVA_LONG, GET$data, bitmap.address() + offset);
     int result;
     try {
       result = call(IOMMU_HWPT_GET_DIRTY_BITMAP);

@@ -1,0 +1,169 @@
+package dev.tidemark.engine.source.dma;
+
+import dev.tidemark.engine.bitmap.BitmapOps;
+import dev.tidemark.engine.bitmap.Bitmaps;
+import dev.tidemark.engine.log.FillPlane;
+import dev.tidemark.engine.log.RamBlockLog;
+import dev.tidemark.ffm.Mapping;
+import java.lang.foreign.MemorySegment;
+
+/**
+ * A bitmap in IOVA order for answers that cannot go into a fill plane, and the way from there to
+ * the pages of the blocks. All zero between uses.
+ *
+ * <p>An answer is placed so that its last word is the segment's last: behind it nobody can write.
+ *
+ * <p>Threading: guarded by its source's ledger. Cost: one pass over an answer's words, and a few
+ * loads for each mapping that has bits. Allocates only when an answer is larger than all before.
+ */
+final class DmaScratch implements AutoCloseable {
+  private static final long FIRST_BYTES = 1 << 16;
+
+  /** From here on a mapping's bits are merged by the word instead of run by run. */
+  private static final long MERGE_PAGES = 64;
+
+  private final BitmapOps ops = Bitmaps.ops();
+  private final DmaCursor cursor = new DmaCursor();
+  private Mapping mapping = Mapping.guarded(FIRST_BYTES);
+  private MemorySegment segment = mapping.segment();
+
+  /** The whole bitmap. */
+  MemorySegment segment() {
+    return segment;
+  }
+
+  /**
+   * Makes room for an answer from the first bit on, for a kernel that never writes past its end.
+   *
+   * @return 0, the answer's first bit
+   */
+  long reserve(long pages) {
+    long bytes = words(pages) << 3;
+    if (bytes > segment.byteSize()) {
+      long room = Math.max(bytes + 63 & -64, segment.byteSize() * 2);
+      Mapping larger = Mapping.guarded(room);
+      mapping.close();
+      mapping = larger;
+      segment = larger.segment();
+    }
+    return 0;
+  }
+
+  /**
+   * Makes room for an answer before the guard page.
+   *
+   * @return the answer's first bit, a multiple of 64
+   */
+  long place(long pages) {
+    long _ = reserve(pages);
+    return segment.byteSize() - (words(pages) << 3) << 3;
+  }
+
+  static long words(long pages) {
+    return pages + 63 >>> 6;
+  }
+
+  /** Whether an answer says that every page is dirty. */
+  boolean isFull(long bit, long pages) {
+    return ops.nextClear(segment, bit, bit + pages) == bit + pages;
+  }
+
+  /** Forgets an answer. */
+  void clear(long bit, long pages) {
+    ops.clear(segment, bit, words(pages) << 6);
+  }
+
+  /**
+   * Brings an answer into the fill planes, where devices may write, and forgets it.
+   *
+   * @param iovaPage of its first bit
+   */
+  void merge(DmaMap map, long iovaPage, long pages, long bit) {
+    long end = bit + pages;
+    long merged = 0;
+    // Whether bits are left behind: any, until the end is reached.
+    boolean left = true;
+    boolean small = false;
+    cursor.resetPages(map, iovaPage, iovaPage + pages);
+    if (!cursor.seek(iovaPage)) {
+      throw new IllegalArgumentException("nothing is mapped where the answer is from");
+    }
+    RamBlockLog log = cursor.log();
+    FillPlane fill = log.fill();
+    try {
+      long at = ops.nextSet(segment, bit, end);
+      while (at < end && cursor.seek(iovaPage + (at - bit))) {
+        long base = bit + (cursor.iovaPage() - iovaPage);
+        long stop = Math.min(end, base + cursor.pages());
+        if (base > at || !cursor.isWritable()) {
+          // Bits over a hole or a read-only mapping stand for nothing that was written.
+          small = true;
+        } else {
+          if (cursor.log() != log) {
+            fill.close();
+            fill = null;
+            log = cursor.log();
+            fill = log.fill();
+          }
+          if (stop - at >= MERGE_PAGES) {
+            fill.mergeAndClear(segment, at, cursor.page() + (at - base), stop - at);
+            merged += words(stop - at);
+          } else {
+            small = true;
+            for (long from = at; from < stop; ) {
+              long to = ops.nextClear(segment, from, stop);
+              fill.set(cursor.page() + (from - base), to - from);
+              from = ops.nextSet(segment, to, stop);
+            }
+          }
+        }
+        at = ops.nextSet(segment, base > at ? base : stop, end);
+      }
+      fill.countWords(Math.max(0, words(pages) - merged));
+      left = small;
+    } finally {
+      if (fill != null) {
+        fill.close();
+      }
+      if (left) {
+        clear(bit, pages);
+      }
+    }
+  }
+
+  /**
+   * Marks the pages of an answer dirty, where devices may write, and forgets it.
+   *
+   * @param iovaPage of its first bit
+   * @return how many pages
+   */
+  long mark(DmaMap map, long iovaPage, long pages, long bit) {
+    long end = bit + pages;
+    long marked = 0;
+    cursor.resetPages(map, iovaPage, iovaPage + pages);
+    long at = ops.nextSet(segment, bit, end);
+    while (at < end && cursor.seek(iovaPage + (at - bit))) {
+      long base = bit + (cursor.iovaPage() - iovaPage);
+      if (base > at) {
+        at = ops.nextSet(segment, base, end);
+        continue;
+      }
+      long stop = Math.min(end, base + cursor.pages());
+      if (!cursor.isWritable()) {
+        at = ops.nextSet(segment, stop, end);
+        continue;
+      }
+      long to = ops.nextClear(segment, at, stop);
+      cursor.log().mark(cursor.page() + (at - base), to - at);
+      marked += to - at;
+      at = ops.nextSet(segment, to, end);
+    }
+    clear(bit, pages);
+    return marked;
+  }
+
+  @Override
+  public void close() {
+    mapping.close();
+  }
+}

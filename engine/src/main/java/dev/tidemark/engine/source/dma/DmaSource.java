@@ -1,0 +1,381 @@
+package dev.tidemark.engine.source.dma;
+
+import dev.tidemark.engine.log.RamBlockLog;
+import dev.tidemark.engine.source.DirtySource;
+import dev.tidemark.ffm.Errno;
+import dev.tidemark.ffm.LinuxException;
+import dev.tidemark.ffm.Pages;
+
+/**
+ * What the devices of one IO address space wrote. It makes the address space's mappings too, so
+ * that the ledger, the kernel and the log always agree: mapping and unmapping by another way loses
+ * pages.
+ *
+ * <p>Threading: mappings are made and removed by any thread at any time; they and syncs wait for
+ * each other, as the ledger's lock is held by each. The rest is the tracker's.
+ *
+ * <p>A mapping that is made while tracking is on is tracked from its first moment and starts clean:
+ * it is not marked.
+ */
+public abstract sealed class DmaSource implements DirtySource permits HwptSource, Type1Source {
+  final DmaMap map;
+  final UnmapPolicy policy;
+  final DmaScratch scratch = new DmaScratch();
+
+  // An unmap's answers have a scratch of their own: it may come in the middle of nothing else, but
+  // only after the kernel's unmap has returned may they be seen.
+  final DmaScratch unmapScratch = new DmaScratch();
+  private final DmaCursor cursor = new DmaCursor();
+  private final DmaRuns unmapRuns = new DmaRuns();
+
+  /** Whether the tracker has started this source. */
+  boolean started;
+
+  private long unmaps;
+  private long queried;
+  private long windowNanos;
+  private long longestWindowNanos;
+  private long takenPages;
+  private long wholePages;
+  private long failedQueries;
+  private long failedUnmaps;
+
+  DmaSource(DmaMap map, UnmapPolicy policy) {
+    this.map = map;
+    this.policy = policy;
+  }
+
+  /** Makes the kernel's mapping. */
+  abstract void mapInKernel(long iova, long address, long bytes, boolean writable);
+
+  /**
+   * Removes the kernel's mappings.
+   *
+   * @return bytes that were mapped
+   */
+  abstract long unmapInKernel(long iova, long bytes);
+
+  /** Whether devices' writes are not tracked now, so that all they may write counts as dirty. */
+  abstract boolean isAlwaysDirty();
+
+  /** How many pages can be asked for in one call before an unmap. */
+  abstract long mostPages();
+
+  /**
+   * Asks for a run that is about to be unmapped.
+   *
+   * @param bit where in {@link #unmapScratch} its answer goes
+   */
+  abstract void queryBeforeUnmap(long iova, long bytes, long bit);
+
+  /**
+   * Unmaps and asks in one call, where the kernel can.
+   *
+   * @return bytes that were mapped
+   */
+  abstract long unmapAndQuery(long iova, long bytes);
+
+  /** Whether the kernel unmaps and tells in one call. */
+  abstract boolean unmapTells();
+
+  /** The ledger of this address space; only to be read. */
+  public DmaMap map() {
+    return map;
+  }
+
+  /**
+   * Maps pages of a block for devices, in the kernel and in the ledger.
+   *
+   * @param iova where devices see them, bytes, a multiple of the page
+   * @param bytes how much, a multiple of the page
+   * @param log the log of the block
+   * @param page the first page of the block
+   * @param writable whether devices may write there
+   * @throws IllegalStateException if something is mapped there already
+   * @throws IllegalArgumentException if it is not made of whole pages, or too large to be asked for
+   *     in one call
+   * @throws LinuxException if the kernel refuses; nothing is mapped then
+   */
+  public void map(long iova, long bytes, RamBlockLog log, long page, boolean writable) {
+    if (bytes >>> Pages.SHIFT > mostPages()) {
+      throw new IllegalArgumentException(
+          "a mapping of %d bytes: one bitmap takes %d pages: map it in parts"
+              .formatted(bytes, mostPages()));
+    }
+    map.lock();
+    try {
+      map.map(iova, bytes, log, page, writable);
+      try {
+        mapInKernel(iova, log.block().address() + (page << Pages.SHIFT), bytes, writable);
+      } catch (RuntimeException e) {
+        map.unmap(iova, bytes);
+        throw e;
+      }
+    } finally {
+      map.unlock();
+    }
+  }
+
+  /**
+   * Unmaps whole mappings; what devices wrote there reaches the log. Holes do not matter.
+   *
+   * @param iova the first address
+   * @param bytes how many
+   * @return bytes that were mapped
+   * @throws IllegalStateException if a mapping is only partly in the range; nothing is unmapped
+   *     then
+   * @throws LinuxException if the kernel left something mapped, which stays in the ledger; the rest
+   *     is unmapped, and all of it counts as dirty
+   */
+  public long unmap(long iova, long bytes) {
+    long first = DmaMap.pageOf(iova, bytes);
+    long end = first + (bytes >>> Pages.SHIFT);
+    map.lock();
+    try {
+      map.checkWhole(first, end);
+      return unmapPages(first, end) << Pages.SHIFT;
+    } finally {
+      map.unlock();
+    }
+  }
+
+  /**
+   * Unmaps everything, as before the devices get another address space; as {@link #unmap}.
+   *
+   * @return bytes that were mapped
+   */
+  public long unmapAll() {
+    map.lock();
+    try {
+      return unmapPages(0, Long.MAX_VALUE) << Pages.SHIFT;
+    } finally {
+      map.unlock();
+    }
+  }
+
+  private long unmapPages(long from, long end) {
+    long before = map.pages();
+    RuntimeException failure = null;
+    for (long at = from; ; ) {
+      unmapRuns.resetPages(map, DmaRuns.Kind.ALL, at, end);
+      if (!unmapRuns.next()) {
+        break;
+      }
+      long first = unmapRuns.iovaPage();
+      at = first;
+      long last = first + unmapRuns.pages();
+      while (at < last) {
+        long part = part(at, last);
+        try {
+          unmapRun(at, part);
+        } catch (RuntimeException e) {
+          if (failure == null) {
+            failure = e;
+          } else {
+            failure.addSuppressed(e);
+          }
+        }
+        at += part;
+      }
+    }
+    if (failure != null) {
+      throw failure;
+    }
+    return before - map.pages();
+  }
+
+  /** How much of a run can be asked for in one call, cut where a mapping ends. */
+  long part(long from, long end) {
+    if (end - from <= mostPages()) {
+      return end - from;
+    }
+    cursor.resetPages(map, from, end);
+    long pages = 0;
+    while (cursor.next() && (pages == 0 || pages + cursor.pages() <= mostPages())) {
+      pages += cursor.pages();
+    }
+    return pages;
+  }
+
+  private void unmapRun(long first, long pages) {
+    long iova = first << Pages.SHIFT;
+    long bytes = pages << Pages.SHIFT;
+    unmapRuns.resetPages(map, DmaRuns.Kind.SPANNING, first, first + pages);
+    // Nothing to ask where devices may not write.
+    boolean ask = started && !isAlwaysDirty() && unmapRuns.next();
+    boolean whole = started && isAlwaysDirty();
+    if (ask && !unmapTells() && policy == UnmapPolicy.STRICT) {
+      ask = false;
+      whole = true;
+    }
+    long bit = 0;
+    long begin = System.nanoTime();
+    boolean placed = false;
+    boolean answered = false;
+    boolean unmapped = false;
+    long gone = 0;
+    RuntimeException failure = null;
+    if (ask) {
+      try {
+        bit = unmapTells() ? unmapScratch.reserve(pages) : unmapScratch.place(pages);
+        placed = true;
+        if (unmapTells()) {
+          gone = unmapAndQuery(iova, bytes);
+          unmapped = true;
+        } else {
+          long skipped = unmapRuns.iovaPage() - first;
+          queryBeforeUnmap(unmapRuns.iova(), unmapRuns.bytes(), bit + skipped);
+        }
+        answered = true;
+      } catch (RuntimeException e) {
+        failedQueries++;
+        whole = true;
+      }
+    }
+    if (!unmapped) {
+      try {
+        gone = unmapInKernel(iova, bytes);
+      } catch (RuntimeException e) {
+        failure = e;
+      }
+    }
+    long nanos = System.nanoTime() - begin;
+    if (gone != bytes) {
+      failedUnmaps++;
+      whole = started;
+    }
+    // Only now: a page marked earlier could have been sent before its last write.
+    if (whole) {
+      wholePages += markWritable(first, pages);
+    }
+    if (answered && !whole) {
+      takenPages += unmapScratch.mark(map, first, pages, bit);
+    } else if (placed) {
+      unmapScratch.clear(bit, pages);
+    }
+    if (started) {
+      unmaps++;
+      if (answered && !unmapTells()) {
+        queried++;
+        windowNanos += nanos;
+        longestWindowNanos = Math.max(longestWindowNanos, nanos);
+      }
+    }
+    if (failure != null) {
+      unmapEach(first, pages, failure);
+    } else {
+      map.unmap(iova, bytes);
+    }
+  }
+
+  private long markWritable(long first, long pages) {
+    long marked = 0;
+    cursor.resetPages(map, first, first + pages);
+    while (cursor.next()) {
+      if (cursor.isWritable()) {
+        cursor.log().mark(cursor.page(), cursor.pages());
+        marked += cursor.pages();
+      }
+    }
+    return marked;
+  }
+
+  /**
+   * After a failed unmap the kernel may have unmapped some of it; asked for one mapping at a time
+   * it says which. What stays mapped stays in the ledger, as devices go on writing there.
+   */
+  private void unmapEach(long first, long pages, RuntimeException failure) {
+    if (!(failure instanceof LinuxException)) {
+      throw failure;
+    }
+    boolean left = false;
+    for (long at = first; at < first + pages; ) {
+      cursor.resetPages(map, at, first + pages);
+      if (!cursor.next()) {
+        break;
+      }
+      long iova = cursor.iova();
+      long bytes = cursor.bytes();
+      at = cursor.iovaPage() + cursor.pages();
+      boolean gone = true;
+      try {
+        unmapInKernel(iova, bytes);
+      } catch (LinuxException e) {
+        gone = e.errno() == Errno.ENOENT;
+      }
+      if (gone) {
+        if (started) {
+          markWritable(iova >>> Pages.SHIFT, bytes >>> Pages.SHIFT);
+        }
+        map.unmap(iova, bytes);
+      } else {
+        left = true;
+      }
+    }
+    if (left) {
+      throw failure;
+    }
+  }
+
+  /** What unmaps came to since this source was made. */
+  public UnmapReport unmapReport() {
+    map.lock();
+    try {
+      return new UnmapReport(
+          unmaps,
+          queried,
+          windowNanos,
+          longestWindowNanos,
+          takenPages,
+          wholePages,
+          failedQueries,
+          failedUnmaps);
+    } finally {
+      map.unlock();
+    }
+  }
+
+  @Override
+  public void markAll() {
+    map.markWritable();
+  }
+
+  /** As many as devices may write if nothing tracks them, counted as often as they are mapped. */
+  @Override
+  public long alwaysDirtyPages() {
+    map.lock();
+    try {
+      return started && isAlwaysDirty() ? map.writablePages() : 0;
+    } finally {
+      map.unlock();
+    }
+  }
+
+  @Override
+  public void markAlwaysDirty() {
+    map.lock();
+    try {
+      if (started && isAlwaysDirty()) {
+        map.markWritable();
+      }
+    } finally {
+      map.unlock();
+    }
+  }
+
+  /** Turns tracking off and frees the scratch planes; mappings and descriptors stay. */
+  @Override
+  public void close() {
+    map.lock();
+    try {
+      try {
+        stop();
+      } finally {
+        scratch.close();
+        unmapScratch.close();
+      }
+    } finally {
+      map.unlock();
+    }
+  }
+}

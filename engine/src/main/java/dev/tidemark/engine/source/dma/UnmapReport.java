@@ -1,0 +1,23 @@
+package dev.tidemark.engine.source.dma;
+
+/**
+ * What unmaps while tracking was on came to.
+ *
+ * @param unmaps gap-free runs that were unmapped
+ * @param queried how many of them after all page tables had been asked
+ * @param windowNanos from the start of the query to the return of the unmap, all queried together
+ * @param longestWindowNanos the longest of these
+ * @param takenPages pages that queries reported dirty, or the unmap itself
+ * @param wholePages pages that counted as dirty unasked: strict, always dirty, or after a failure
+ * @param failedQueries queries that failed
+ * @param failedUnmaps unmaps that failed or did less than they should
+ */
+public record UnmapReport(
+    long unmaps,
+    long queried,
+    long windowNanos,
+    long longestWindowNanos,
+    long takenPages,
+    long wholePages,
+    long failedQueries,
+    long failedUnmaps) {}
