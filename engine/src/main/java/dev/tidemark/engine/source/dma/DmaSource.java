@@ -64,12 +64,13 @@ public abstract sealed class DmaSource implements DirtySource permits HwptSource
   /**
    * Asks for a run that is about to be unmapped.
    *
-   * @param bit where in {@link #unmapScratch} its answer goes
+   * @param bit where in {@link #unmapScratch} its answer goes, a multiple of 64
    */
   abstract void queryBeforeUnmap(long iova, long bytes, long bit);
 
   /**
-   * Unmaps and asks in one call, where the kernel can.
+   * Unmaps and asks in one call, where the kernel can; the answer is in {@link #unmapScratch} from
+   * its first bit on.
    *
    * @return bytes that were mapped
    */
@@ -208,6 +209,9 @@ public abstract sealed class DmaSource implements DirtySource permits HwptSource
       ask = false;
       whole = true;
     }
+    // The kernel's own query covers all that it unmaps; ours what devices may write.
+    long askedFirst = unmapTells() ? first : unmapRuns.iovaPage();
+    long askedPages = unmapTells() ? pages : unmapRuns.pages();
     long bit = 0;
     long begin = System.nanoTime();
     boolean placed = false;
@@ -217,14 +221,13 @@ public abstract sealed class DmaSource implements DirtySource permits HwptSource
     RuntimeException failure = null;
     if (ask) {
       try {
-        bit = unmapTells() ? unmapScratch.reserve(pages) : unmapScratch.place(pages);
+        bit = unmapTells() ? unmapScratch.reserve(pages) : unmapScratch.place(askedPages);
         placed = true;
         if (unmapTells()) {
           gone = unmapAndQuery(iova, bytes);
           unmapped = true;
         } else {
-          long skipped = unmapRuns.iovaPage() - first;
-          queryBeforeUnmap(unmapRuns.iova(), unmapRuns.bytes(), bit + skipped);
+          queryBeforeUnmap(unmapRuns.iova(), unmapRuns.bytes(), bit);
         }
         answered = true;
       } catch (RuntimeException e) {
@@ -249,9 +252,9 @@ public abstract sealed class DmaSource implements DirtySource permits HwptSource
       wholePages += markWritable(first, pages);
     }
     if (answered && !whole) {
-      takenPages += unmapScratch.mark(map, first, pages, bit);
+      takenPages += unmapScratch.mark(map, askedFirst, askedPages, bit);
     } else if (placed) {
-      unmapScratch.clear(bit, pages);
+      unmapScratch.clear(bit, askedPages);
     }
     if (started) {
       unmaps++;

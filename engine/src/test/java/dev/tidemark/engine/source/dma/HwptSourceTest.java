@@ -202,19 +202,23 @@ class HwptSourceTest {
       lab.map(10, 10, 0, 100, false);
       lab.map(20, 300, 0, 203, true);
       lab.map(400, 1, 0, 600, true);
+      // A run that begins with pages that are not asked for.
+      lab.map(450, 3, 0, 900, false);
+      lab.map(453, 3, 0, 903, true);
       lab.start();
+      lab.write(two, 454);
       lab.write(one, 0);
       lab.write(two, 9);
       lab.write(one, 20);
       lab.write(two, 319);
       lab.write(two, 400);
-      assertEquals(321, lab.unmap(0, 500));
+      assertEquals(327, lab.unmap(0, 500));
       assertEquals(0, lab.map.mappings());
-      assertEquals(set(5, 14, 203, 502, 600), lab.take(0));
+      assertEquals(set(5, 14, 203, 502, 600, 904), lab.take(0));
       UnmapReport report = lab.source.unmapReport();
-      assertEquals(2, report.unmaps());
-      assertEquals(2, report.queried());
-      assertEquals(5, report.takenPages());
+      assertEquals(3, report.unmaps());
+      assertEquals(3, report.queried());
+      assertEquals(6, report.takenPages());
       assertEquals(0, report.wholePages());
       assertTrue(report.windowNanos() >= report.longestWindowNanos());
       assertTrue(report.longestWindowNanos() > 0);
