@@ -2,6 +2,7 @@ package dev.tidemark.engine.source.dma;
 
 import dev.tidemark.engine.bitmap.BitmapOps;
 import dev.tidemark.engine.bitmap.Bitmaps;
+import dev.tidemark.engine.bitmap.RunCursor;
 import dev.tidemark.engine.log.FillPlane;
 import dev.tidemark.engine.log.RamBlockLog;
 import dev.tidemark.ffm.Mapping;
@@ -24,6 +25,7 @@ final class DmaScratch implements AutoCloseable {
 
   private final BitmapOps ops = Bitmaps.ops();
   private final DmaCursor cursor = new DmaCursor();
+  private final RunCursor runs = new RunCursor();
   private Mapping mapping = Mapping.guarded(FIRST_BYTES);
   private MemorySegment segment = mapping.segment();
 
@@ -91,33 +93,37 @@ final class DmaScratch implements AutoCloseable {
     RamBlockLog log = cursor.log();
     FillPlane fill = log.fill();
     try {
-      long at = ops.nextSet(segment, bit, end);
-      while (at < end && cursor.seek(iovaPage + (at - bit))) {
-        long base = bit + (cursor.iovaPage() - iovaPage);
-        long stop = Math.min(end, base + cursor.pages());
-        if (base > at || !cursor.isWritable()) {
-          // Bits over a hole or a read-only mapping stand for nothing that was written.
-          small = true;
-        } else {
+      runs.reset(segment, bit, end);
+      while (runs.next()) {
+        long at = runs.start();
+        long runEnd = at + runs.length();
+        while (at < runEnd && cursor.seek(iovaPage + (at - bit))) {
+          long base = bit + (cursor.iovaPage() - iovaPage);
+          long stop = Math.min(end, base + cursor.pages());
+          if (base > at || !cursor.isWritable()) {
+            // Bits over a hole or a read-only mapping stand for nothing that was written.
+            small = true;
+            at = base > at ? base : stop;
+            continue;
+          }
           if (cursor.log() != log) {
             fill.close();
             fill = null;
             log = cursor.log();
             fill = log.fill();
           }
+          long page = cursor.page() + (at - base);
           if (stop - at >= MERGE_PAGES) {
-            fill.mergeAndClear(segment, at, cursor.page() + (at - base), stop - at);
+            fill.mergeAndClear(segment, at, page, stop - at);
             merged += words(stop - at);
-          } else {
-            small = true;
-            for (long from = at; from < stop; ) {
-              long to = ops.nextClear(segment, from, stop);
-              fill.set(cursor.page() + (from - base), to - from);
-              from = ops.nextSet(segment, to, stop);
-            }
+            runs.reset(segment, stop, end);
+            break;
           }
+          small = true;
+          long to = Math.min(stop, runEnd);
+          fill.set(page, to - at);
+          at = to;
         }
-        at = ops.nextSet(segment, base > at ? base : stop, end);
       }
       fill.countWords(Math.max(0, words(pages) - merged));
       left = small;
@@ -141,22 +147,21 @@ final class DmaScratch implements AutoCloseable {
     long end = bit + pages;
     long marked = 0;
     cursor.resetPages(map, iovaPage, iovaPage + pages);
-    long at = ops.nextSet(segment, bit, end);
-    while (at < end && cursor.seek(iovaPage + (at - bit))) {
-      long base = bit + (cursor.iovaPage() - iovaPage);
-      if (base > at) {
-        at = ops.nextSet(segment, base, end);
-        continue;
+    runs.reset(segment, bit, end);
+    while (runs.next()) {
+      long at = runs.start();
+      long runEnd = at + runs.length();
+      while (at < runEnd && cursor.seek(iovaPage + (at - bit))) {
+        long base = bit + (cursor.iovaPage() - iovaPage);
+        long stop = Math.min(runEnd, base + cursor.pages());
+        if (base > at || !cursor.isWritable()) {
+          at = base > at ? base : stop;
+          continue;
+        }
+        cursor.log().mark(cursor.page() + (at - base), stop - at);
+        marked += stop - at;
+        at = stop;
       }
-      long stop = Math.min(end, base + cursor.pages());
-      if (!cursor.isWritable()) {
-        at = ops.nextSet(segment, stop, end);
-        continue;
-      }
-      long to = ops.nextClear(segment, at, stop);
-      cursor.log().mark(cursor.page() + (at - base), to - at);
-      marked += to - at;
-      at = ops.nextSet(segment, to, end);
     }
     clear(bit, pages);
     return marked;

@@ -41,15 +41,22 @@ public final class Type1Source extends DmaSource {
    * @param map its ledger, of this source alone
    */
   public Type1Source(VfioContainer container, DmaMap map) {
-    super(map, UnmapPolicy.QUERY);
-    this.container = container;
-    mostPages =
+    this(
+        container,
+        map,
         container
             .info()
             .migration()
             .filter(migration -> migration.pageSize() == Pages.SIZE)
             .map(migration -> migration.maxDirtyBitmapSize() << 3)
-            .orElse(0L);
+            .orElse(0L));
+  }
+
+  /** As said, with a limit of its own instead of the container's. */
+  Type1Source(VfioContainer container, DmaMap map, long mostPages) {
+    super(map, UnmapPolicy.QUERY);
+    this.container = container;
+    this.mostPages = mostPages;
   }
 
   @Override
