@@ -19,7 +19,7 @@ import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 
 /** A QEMU without a machine, and the QMP connection to it. */
-final class Qemu implements AutoCloseable {
+public final class Qemu implements AutoCloseable {
   private static final Path BINARY = Path.of("/usr/bin/qemu-system-x86_64");
   private static final long PATIENCE = TimeUnit.SECONDS.toNanos(30);
 
@@ -28,12 +28,12 @@ final class Qemu implements AutoCloseable {
   private final SocketChannel qmp;
   private final ByteBuffer received = ByteBuffer.allocate(64 << 10).limit(0);
 
-  static void assumeInstalled() {
+  public static void assumeInstalled() {
     assumeTrue(
         Files.isExecutable(BINARY), BINARY + " is missing: install the package qemu-system-x86");
   }
 
-  Qemu(Path folder, String... arguments) throws Exception {
+  public Qemu(Path folder, String... arguments) throws Exception {
     Path socket = folder.resolve("qmp.sock");
     log = folder.resolve("qemu.log");
     List<String> command =
@@ -105,7 +105,7 @@ final class Qemu implements AutoCloseable {
   }
 
   /** Runs a command; the answer's line. */
-  String execute(String command, String arguments) throws IOException {
+  public String execute(String command, String arguments) throws IOException {
     return send("{\"execute\": \"" + command + "\", \"arguments\": " + arguments + "}\n");
   }
 
@@ -133,12 +133,12 @@ final class Qemu implements AutoCloseable {
   }
 
   /** The port that an incoming migration is awaited at. */
-  int incomingPort() throws IOException {
+  public int incomingPort() throws IOException {
     return Integer.parseInt(string(execute("query-migrate"), "port"));
   }
 
   /** Waits until the migration is over, well or not; its status. */
-  String migrationStatus() throws Exception {
+  public String migrationStatus() throws Exception {
     long deadline = System.nanoTime() + PATIENCE;
     while (System.nanoTime() - deadline < 0) {
       String answer = execute("query-migrate");
@@ -151,7 +151,7 @@ final class Qemu implements AutoCloseable {
   }
 
   /** What QEMU wrote to stdout and stderr. */
-  String output() throws IOException {
+  public String output() throws IOException {
     return Files.readString(log);
   }
 
