@@ -104,8 +104,9 @@ class BitmapsTest {
   }
 
   @Test
-  void warmUpComparesTheCompiledCode() {
-    assertTrue(Bitmaps.warmUp() > 0);
+  void warmUpIsNeededOnce() {
+    Bitmaps.warmUp();
+    assertEquals(0, Bitmaps.warmUp());
   }
 
   @Test
