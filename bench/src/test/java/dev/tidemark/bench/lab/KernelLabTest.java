@@ -2,10 +2,13 @@ package dev.tidemark.bench.lab;
 
 import java.io.File;
 import java.io.IOException;
+import java.net.URL;
+import java.net.URLClassLoader;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
 import java.util.concurrent.TimeUnit;
 import java.util.stream.Collectors;
@@ -13,6 +16,12 @@ import java.util.stream.Stream;
 import org.junit.jupiter.api.DynamicNode;
 import org.junit.jupiter.api.DynamicTest;
 import org.junit.jupiter.api.TestFactory;
+import org.junit.platform.engine.discovery.DiscoverySelectors;
+import org.junit.platform.engine.support.descriptor.ClassSource;
+import org.junit.platform.launcher.TagFilter;
+import org.junit.platform.launcher.TestPlan;
+import org.junit.platform.launcher.core.LauncherDiscoveryRequestBuilder;
+import org.junit.platform.launcher.core.LauncherFactory;
 import org.opentest4j.AssertionFailedError;
 import org.opentest4j.TestAbortedException;
 
@@ -48,8 +57,11 @@ class KernelLabTest {
     Path console = share.resolve("console.log");
     Files.deleteIfExists(report);
     Files.deleteIfExists(status);
+    List<Path> classPath = classPath();
+    Path classes = share.resolve("classes");
+    Files.write(classes, testClasses("lab-" + flavour, classPath));
     Path job = share.resolve("job");
-    Files.writeString(job, job(flavour, report));
+    Files.writeString(job, job(flavour, classPath, report, classes));
     if (!job.toFile().setExecutable(true)) {
       throw new IOException("cannot make executable: " + job);
     }
@@ -111,26 +123,54 @@ class KernelLabTest {
     }
   }
 
-  private static String job(String flavour, Path report) {
-    // JUnit's jars and the like come from here; Tidemark's own classes from the modules' folders.
-    List<String> classPath = new ArrayList<>();
-    List<String> testClasses = new ArrayList<>();
-    for (String module : List.of("ffm-bindings", "engine", "bench")) {
-      Path target = ROOT.resolve(module).resolve("target");
-      for (String folder : List.of("test-classes", "classes")) {
-        if (Files.isDirectory(target.resolve(folder))) {
-          classPath.add(target.resolve(folder).toString());
-        }
-      }
-      if (Files.isDirectory(target.resolve("test-classes"))) {
-        testClasses.add(target.resolve("test-classes").toString());
-      }
+  /**
+   * JUnit's jars and the like as they are here; Tidemark's own classes from the modules' folders.
+   */
+  private static List<Path> classPath() {
+    Stream<Path> own =
+        Stream.of("ffm-bindings", "engine", "bench")
+            .map(module -> ROOT.resolve(module).resolve("target"))
+            .flatMap(target -> Stream.of(target.resolve("test-classes"), target.resolve("classes")))
+            .filter(Files::isDirectory);
+    Stream<Path> others =
+        Arrays.stream(System.getProperty("java.class.path").split(File.pathSeparator))
+            .map(Path::of)
+            .filter(entry -> entry.toString().endsWith(".jar") && !entry.startsWith(ROOT));
+    return Stream.concat(own, others).toList();
+  }
+
+  /** The names of the classes with tests of a tag; found here, because inside it takes longer. */
+  private static List<String> testClasses(String tag, List<Path> classPath) throws IOException {
+    List<URL> urls = new ArrayList<>();
+    for (Path entry : classPath) {
+      urls.add(entry.toUri().toURL());
     }
-    for (String entry : System.getProperty("java.class.path").split(File.pathSeparator)) {
-      if (entry.endsWith(".jar") && !Path.of(entry).startsWith(ROOT)) {
-        classPath.add(entry);
-      }
+    Thread thread = Thread.currentThread();
+    ClassLoader before = thread.getContextClassLoader();
+    try (URLClassLoader loader = new URLClassLoader(urls.toArray(URL[]::new), before)) {
+      thread.setContextClassLoader(loader);
+      TestPlan plan =
+          LauncherFactory.create()
+              .discover(
+                  LauncherDiscoveryRequestBuilder.request()
+                      .selectors(
+                          DiscoverySelectors.selectClasspathRoots(
+                              classPath.stream()
+                                  .filter(entry -> entry.endsWith("test-classes"))
+                                  .collect(Collectors.toSet())))
+                      .filters(TagFilter.includeTags(tag))
+                      .build());
+      return plan.getRoots().stream()
+          .flatMap(engine -> plan.getChildren(engine).stream())
+          .map(test -> ((ClassSource) test.getSource().orElseThrow()).getClassName())
+          .sorted()
+          .toList();
+    } finally {
+      thread.setContextClassLoader(before);
     }
+  }
+
+  private static String job(String flavour, List<Path> classPath, Path report, Path classes) {
     // Under emulation the second compiler costs more than it brings.
     List<String> java =
         List.of(
@@ -145,11 +185,12 @@ class KernelLabTest {
             "-Dtidemark.root=" + ROOT,
             seed(),
             "-cp",
-            String.join(File.pathSeparator, classPath),
+            classPath.stream().map(Path::toString).collect(Collectors.joining(File.pathSeparator)),
             LabRunner.class.getName(),
             "lab-" + flavour,
-            report.toString());
-    return Stream.concat(java.stream(), testClasses.stream())
+            report.toString(),
+            classes.toString());
+    return java.stream()
         .filter(word -> !word.isEmpty())
         .map(word -> "'" + word + "'")
         .collect(Collectors.joining(" ", "#!/bin/sh\nexec ", "\n"));

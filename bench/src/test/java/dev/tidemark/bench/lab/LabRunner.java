@@ -6,8 +6,6 @@ import java.io.IOException;
 import java.io.UncheckedIOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.util.Arrays;
-import java.util.stream.Collectors;
 import org.junit.platform.engine.TestExecutionResult;
 import org.junit.platform.engine.discovery.DiscoverySelectors;
 import org.junit.platform.engine.reporting.ReportEntry;
@@ -30,14 +28,15 @@ final class LabRunner implements TestExecutionListener {
   }
 
   /**
-   * @param args the tag, the report file, and the folders of test classes
+   * @param args the tag, the report file, and a file of test classes' names
    */
   public static void main(String[] args) throws IOException {
     LauncherDiscoveryRequest request =
         LauncherDiscoveryRequestBuilder.request()
             .selectors(
-                DiscoverySelectors.selectClasspathRoots(
-                    Arrays.stream(args).skip(2).map(Path::of).collect(Collectors.toSet())))
+                Files.readAllLines(Path.of(args[2])).stream()
+                    .map(DiscoverySelectors::selectClass)
+                    .toList())
             .filters(TagFilter.includeTags(args[0]))
             .build();
     try (DataOutputStream report =
