@@ -17,7 +17,7 @@ import dev.tidemark.ffm.Pages;
  * <p>A mapping that is made while tracking is on is tracked from its first moment and starts clean:
  * it is not marked.
  */
-public abstract sealed class DmaSource implements DirtySource permits HwptSource, Type1Source {
+public abstract class DmaSource implements DirtySource {
   final DmaMap map;
   final UnmapPolicy policy;
   final DmaScratch scratch = new DmaScratch();
