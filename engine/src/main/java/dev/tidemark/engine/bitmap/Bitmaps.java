@@ -27,7 +27,6 @@ public final class Bitmaps {
 
   private static final boolean REQUIRED;
   private static final BitmapOps OPS;
-  private static boolean warm;
   private static final String DESCRIPTION;
 
   static {
@@ -92,15 +91,13 @@ public final class Bitmaps {
   /**
    * Runs the chosen operations on scratch bitmaps until they have been compiled, so that the first
    * round of a migration does not run them interpreted; then checks the compiled code against the
-   * scalar twin. Once in a process: code that was compiled stays so.
+   * scalar twin. Quick where they are compiled already, and worth its time before each migration:
+   * code that has met another kind of memory since then is thrown away.
    *
-   * @return how long that took, in nanoseconds; 0 if it was done before
+   * @return how long that took, in nanoseconds
    * @throws IllegalStateException if the compiled code is wrong
    */
-  public static synchronized long warmUp() {
-    if (warm) {
-      return 0;
-    }
+  public static long warmUp() {
     long start = System.nanoTime();
     BitmapOps ops = ops();
     try (SelfTest test = new SelfTest()) {
@@ -115,7 +112,6 @@ public final class Bitmaps {
                 + "=forbid");
       }
     }
-    warm = true;
     return System.nanoTime() - start;
   }
 

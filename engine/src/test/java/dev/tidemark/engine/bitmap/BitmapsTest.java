@@ -104,9 +104,8 @@ class BitmapsTest {
   }
 
   @Test
-  void warmUpIsNeededOnce() {
-    Bitmaps.warmUp();
-    assertEquals(0, Bitmaps.warmUp());
+  void warmUpComparesTheCompiledCode() {
+    assertTrue(Bitmaps.warmUp() > 0);
   }
 
   @Test
