@@ -238,6 +238,35 @@ class MigrateCommandTest {
   }
 
   @Test
+  void aSourceThatIsKilledLeavesNoGuestAtTheReceiver() throws Exception {
+    assumePagemapScan();
+    try (Program receiver = Program.start("receive", "--listen", "tcp:127.0.0.1:0", "--json")) {
+      String address = Json.object(receiver.firstLine()).get("listening").getAsString();
+      try (Program source =
+          Program.start(
+              "migrate",
+              "--guest",
+              "process",
+              "--ram",
+              "64MiB",
+              "--dirty-rate",
+              "max",
+              "--max-bandwidth",
+              "20MiB/s",
+              "--downtime-limit",
+              "1ms",
+              "--to",
+              address)) {
+        source.awaitLine("round  1");
+        source.kill();
+        Program.Ended ended = receiver.end();
+        ended.assertFails(1, "stream");
+        assertFalse(ended.output().contains("running"), ended.output());
+      }
+    }
+  }
+
+  @Test
   void aSignalToEndCancels() throws Exception {
     assumePagemapScan();
     try (Program source =

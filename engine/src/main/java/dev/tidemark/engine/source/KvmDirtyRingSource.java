@@ -29,6 +29,7 @@ public final class KvmDirtyRingSource implements DirtySource {
   private final KvmVm vm;
   private final KvmDirtyRing[] rings;
   private final KvmSlot[] slots;
+  private final KvmLogging logging;
   private final KvmSlot[] byNumber;
   private final RamBlockLog[] logs;
   private final FillPlane[] planes;
@@ -38,7 +39,6 @@ public final class KvmDirtyRingSource implements DirtySource {
   private final KvmDirtyRing.Sink sink = this::dirty;
   private long unreset;
   private long strangers;
-  private int started;
 
   /**
    * @param vm the VM, borrowed, with the ring enabled before its first vCPU, and without manual
@@ -53,6 +53,7 @@ public final class KvmDirtyRingSource implements DirtySource {
     this.vm = vm;
     this.rings = rings.toArray(KvmDirtyRing[]::new);
     this.slots = slots.toArray(KvmSlot[]::new);
+    this.logging = new KvmLogging(vm, this.slots);
     this.kickVcpus = kickVcpus;
     int highest = slots.stream().mapToInt(KvmSlot::slot).max().orElseThrow();
     byNumber = new KvmSlot[highest + 1];
@@ -73,15 +74,7 @@ public final class KvmDirtyRingSource implements DirtySource {
 
   @Override
   public void start() {
-    try {
-      for (KvmSlot slot : slots) {
-        slot.setLogging(vm, true);
-        started++;
-      }
-    } catch (RuntimeException e) {
-      stop();
-      throw e;
-    }
+    logging.start();
   }
 
   @Override
@@ -165,16 +158,12 @@ public final class KvmDirtyRingSource implements DirtySource {
 
   @Override
   public void markAll() {
-    for (KvmSlot slot : slots) {
-      slot.markAll();
-    }
+    logging.markAll();
   }
 
   @Override
   public void stop() {
-    while (started > 0) {
-      slots[--started].setLogging(vm, false);
-    }
+    logging.stop();
   }
 
   /** Turns tracking off; VM and rings stay the VMM's. */

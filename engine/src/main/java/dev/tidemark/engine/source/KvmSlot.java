@@ -1,10 +1,6 @@
 package dev.tidemark.engine.source;
 
-import dev.tidemark.engine.log.FillPlane;
 import dev.tidemark.engine.log.RamBlockLog;
-import dev.tidemark.ffm.Pages;
-import dev.tidemark.ffm.kvm.KvmConstants;
-import dev.tidemark.ffm.kvm.KvmVm;
 
 /**
  * A KVM memory slot that shows a part of a RAM block to the guest, as the VMM has set it up.
@@ -24,22 +20,6 @@ public record KvmSlot(
       throw new IllegalArgumentException(
           "slot %d: pages %d+%d are not in block %s"
               .formatted(slot, firstPage, pages, log.block()));
-    }
-  }
-
-  /** Resends the slot with or without logging; KVM keeps or drops its bitmap accordingly. */
-  void setLogging(KvmVm vm, boolean on) {
-    vm.setUserMemoryRegion(
-        slot,
-        on ? flags | KvmConstants.KVM_MEM_LOG_DIRTY_PAGES : flags,
-        guestAddress,
-        pages << Pages.SHIFT,
-        log.block().address() + (firstPage << Pages.SHIFT));
-  }
-
-  void markAll() {
-    try (FillPlane fill = log.fill()) {
-      fill.set(firstPage, pages);
     }
   }
 }

@@ -22,10 +22,10 @@ import java.util.List;
 public final class KvmSlotLogSource implements DirtySource {
   private final KvmVm vm;
   private final KvmSlot[] slots;
+  private final KvmLogging logging;
   private final boolean manual;
   private final Mapping scratch;
   private final MemorySegment[] answers;
-  private int started;
   private boolean protecting;
 
   /**
@@ -37,6 +37,7 @@ public final class KvmSlotLogSource implements DirtySource {
   public KvmSlotLogSource(KvmVm vm, List<KvmSlot> slots, boolean manual) {
     this.vm = vm;
     this.slots = slots.toArray(KvmSlot[]::new);
+    this.logging = new KvmLogging(vm, this.slots);
     this.manual = manual;
     long largest = slots.stream().mapToLong(KvmSlot::pages).max().orElseThrow();
     scratch = Mapping.guarded((largest + 511) / 512 * 64);
@@ -68,10 +69,7 @@ public final class KvmSlotLogSource implements DirtySource {
                     | KvmConstants.KVM_DIRTY_LOG_INITIALLY_SET));
         protecting = true;
       }
-      for (KvmSlot slot : slots) {
-        slot.setLogging(vm, true);
-        started++;
-      }
+      logging.start();
     } catch (RuntimeException e) {
       stop();
       throw e;
@@ -99,16 +97,12 @@ public final class KvmSlotLogSource implements DirtySource {
 
   @Override
   public void markAll() {
-    for (KvmSlot slot : slots) {
-      slot.markAll();
-    }
+    logging.markAll();
   }
 
   @Override
   public void stop() {
-    while (started > 0) {
-      slots[--started].setLogging(vm, false);
-    }
+    logging.stop();
     if (protecting) {
       protecting = false;
       vm.enableCap(KvmConstants.KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, 0);

@@ -1,0 +1,56 @@
+package dev.tidemark.engine.source;
+
+import dev.tidemark.engine.log.FillPlane;
+import dev.tidemark.ffm.Pages;
+import dev.tidemark.ffm.kvm.KvmConstants;
+import dev.tidemark.ffm.kvm.KvmVm;
+
+/** Logging of a VM's slots, all on or all off: what the slot log and the ring have in common. */
+final class KvmLogging {
+  private final KvmVm vm;
+  private final KvmSlot[] slots;
+  private int on;
+
+  KvmLogging(KvmVm vm, KvmSlot[] slots) {
+    this.vm = vm;
+    this.slots = slots;
+  }
+
+  /** Turns logging on; if a slot refuses, it is off for all of them. */
+  void start() {
+    try {
+      for (; on < slots.length; on++) {
+        set(slots[on], true);
+      }
+    } catch (RuntimeException e) {
+      stop();
+      throw e;
+    }
+  }
+
+  /** Turns logging off where it is on. */
+  void stop() {
+    while (on > 0) {
+      set(slots[--on], false);
+    }
+  }
+
+  /** Resends a slot with or without logging; KVM keeps or drops its bitmap accordingly. */
+  private void set(KvmSlot slot, boolean log) {
+    vm.setUserMemoryRegion(
+        slot.slot(),
+        log ? slot.flags() | KvmConstants.KVM_MEM_LOG_DIRTY_PAGES : slot.flags(),
+        slot.guestAddress(),
+        slot.pages() << Pages.SHIFT,
+        slot.log().block().address() + (slot.firstPage() << Pages.SHIFT));
+  }
+
+  /** Makes every page of every slot dirty. */
+  void markAll() {
+    for (KvmSlot slot : slots) {
+      try (FillPlane fill = slot.log().fill()) {
+        fill.set(slot.firstPage(), slot.pages());
+      }
+    }
+  }
+}
