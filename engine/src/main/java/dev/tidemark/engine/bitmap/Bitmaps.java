@@ -17,8 +17,8 @@ public final class Bitmaps {
   private static final int MIN_WIDTH = 256;
   private static final int WARM_UP_ROUNDS = 100;
 
-  /** Nanoseconds after which a migration had better begin with slow kernels than not at all. */
-  private static final long WARM_UP_LIMIT = 10_000_000_000L;
+  /** Nanoseconds a kernel after which a migration had better begin with it slow than not at all. */
+  private static final long WARM_UP_LIMIT = 200_000_000L;
 
   private static final BitmapOps SCALAR = new ScalarBitmapOps();
 
@@ -101,7 +101,7 @@ public final class Bitmaps {
     long start = System.nanoTime();
     BitmapOps ops = ops();
     try (SelfTest test = new SelfTest()) {
-      test.warmUp(ops, WARM_UP_ROUNDS, start + WARM_UP_LIMIT);
+      test.warmUp(ops, WARM_UP_ROUNDS, WARM_UP_LIMIT);
       Optional<String> failure = test.difference(ops, SCALAR);
       if (failure.isPresent()) {
         throw new IllegalStateException(

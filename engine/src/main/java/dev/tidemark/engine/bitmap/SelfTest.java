@@ -181,11 +181,13 @@ final class SelfTest implements AutoCloseable {
    * until then, vectors are objects.
    *
    * @param rounds how often at least, for kernels without vectors
-   * @param deadline when to give up waiting for the compiler, by {@link System#nanoTime}
+   * @param limit how long to wait for the compiler with each kernel, in ns: on a busy machine it
+   *     may come too late, and the next one is not to pay for that
    */
-  void warmUp(BitmapOps ops, int rounds, long deadline) {
+  void warmUp(BitmapOps ops, int rounds, long limit) {
     ThreadMXBean threads = (ThreadMXBean) ManagementFactory.getThreadMXBean();
     for (Named named : KERNELS) {
+      long deadline = System.nanoTime() + limit;
       long before;
       int round = 0;
       do {
@@ -198,7 +200,7 @@ final class SelfTest implements AutoCloseable {
         }
         round++;
       } while ((round < rounds || threads.getCurrentThreadAllocatedBytes() != before)
-          && System.nanoTime() < deadline);
+          && System.nanoTime() - deadline < 0);
     }
   }
 }
