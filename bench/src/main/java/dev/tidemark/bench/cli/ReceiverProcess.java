@@ -1,9 +1,7 @@
 package dev.tidemark.bench.cli;
 
-import com.google.gson.JsonObject;
 import java.io.BufferedReader;
 import java.io.IOException;
-import java.io.InputStreamReader;
 import java.lang.management.ManagementFactory;
 import java.net.InetSocketAddress;
 import java.nio.charset.StandardCharsets;
@@ -14,16 +12,14 @@ import java.util.concurrent.TimeUnit;
 /** A receiving process of this program's own, with the same Java and the same flags. */
 final class ReceiverProcess implements AutoCloseable {
   private final Process process;
-  private final InetSocketAddress address;
-  private final Thread drain;
+  private final BufferedReader lines;
+  private final StringBuffer complaint = new StringBuffer();
   private final Thread complaints;
-  private final StringBuffer complaint;
+  private InetSocketAddress address;
 
-  private ReceiverProcess(Process process, InetSocketAddress address, Thread drain) {
+  private ReceiverProcess(Process process) {
     this.process = process;
-    this.address = address;
-    this.drain = drain;
-    this.complaint = new StringBuffer();
+    this.lines = process.inputReader(StandardCharsets.UTF_8);
     this.complaints =
         Thread.ofPlatform().daemon().name("receiver errors").start(this::readComplaints);
   }
@@ -33,41 +29,48 @@ final class ReceiverProcess implements AutoCloseable {
    *
    * @throws IllegalStateException if it does not come so far
    */
-  static ReceiverProcess start() {
+  static ReceiverProcess start() throws InterruptedException {
     List<String> command = new ArrayList<>();
     command.add(ProcessHandle.current().info().command().orElse("java"));
     command.addAll(ManagementFactory.getRuntimeMXBean().getInputArguments());
+    // What a jar's manifest grants holds only for a process that is started with -jar.
+    command.add("--enable-native-access=ALL-UNNAMED");
     command.add("-cp");
     command.add(System.getProperty("java.class.path"));
     command.add("dev.tidemark.bench.Main");
     command.addAll(List.of("receive", "--listen", "tcp:127.0.0.1:0", "--json"));
-    Process process = null;
+    ReceiverProcess receiver;
     try {
-      process = new ProcessBuilder(command).start();
-      process.getOutputStream().close();
-      var lines =
-          new BufferedReader(
-              new InputStreamReader(process.getInputStream(), StandardCharsets.UTF_8));
-      String line = lines.readLine();
-      if (line == null) {
-        throw new IllegalStateException("the receiving process did not start");
-      }
-      JsonObject first = Json.object(line);
-      InetSocketAddress address = new Units.Tcp().convert(first.get("listening").getAsString());
-      Thread drain = Thread.ofPlatform().daemon().name("receiver output").start(() -> drain(lines));
-      return new ReceiverProcess(process, address, drain);
+      receiver = new ReceiverProcess(new ProcessBuilder(command).start());
     } catch (IOException e) {
       throw new IllegalStateException("the receiving process did not start: " + e.getMessage(), e);
+    }
+    try {
+      receiver.awaitListening();
+      return receiver;
     } catch (RuntimeException e) {
-      if (process != null) {
-        process.destroyForcibly();
-      }
+      receiver.process.destroyForcibly().waitFor();
       throw e;
     }
   }
 
+  private void awaitListening() throws InterruptedException {
+    String line;
+    try {
+      process.getOutputStream().close();
+      line = lines.readLine();
+    } catch (IOException e) {
+      line = null;
+    }
+    if (line == null) {
+      throw new IllegalStateException("the receiving process did not start: " + complaint());
+    }
+    address = new Units.Tcp().convert(Json.object(line).get("listening").getAsString());
+    Thread.ofPlatform().daemon().name("receiver output").start(this::drain);
+  }
+
   /** Keeps the other process from waiting for a reader; its report comes over the connection. */
-  private static void drain(BufferedReader lines) {
+  private void drain() {
     try {
       while (lines.readLine() != null) {
         // Nobody reads these.
@@ -79,8 +82,8 @@ final class ReceiverProcess implements AutoCloseable {
 
   /** Takes the other process's last word, so that its side of a failure is told with ours. */
   private void readComplaints() {
-    try (BufferedReader lines = process.errorReader(StandardCharsets.UTF_8)) {
-      for (String line; (line = lines.readLine()) != null; ) {
+    try (BufferedReader errors = process.errorReader(StandardCharsets.UTF_8)) {
+      for (String line; (line = errors.readLine()) != null; ) {
         if (line.startsWith(Tidemark.PREFIX)) {
           complaint.append(line.substring(Tidemark.PREFIX.length()));
         }
@@ -100,6 +103,7 @@ final class ReceiverProcess implements AutoCloseable {
     return complaint.toString();
   }
 
+  /** Where it listens. */
   InetSocketAddress address() {
     return address;
   }
@@ -111,7 +115,6 @@ final class ReceiverProcess implements AutoCloseable {
       if (!process.waitFor(5, TimeUnit.SECONDS)) {
         process.destroyForcibly().waitFor();
       }
-      drain.join();
     } catch (InterruptedException e) {
       process.destroyForcibly();
       Thread.currentThread().interrupt();

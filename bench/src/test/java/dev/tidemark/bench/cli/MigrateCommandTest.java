@@ -10,10 +10,18 @@ import dev.tidemark.bench.guest.KvmGuest;
 import dev.tidemark.ffm.userfaultfd.Pagemap;
 import dev.tidemark.ffm.userfaultfd.Userfaultfd;
 import dev.tidemark.ffm.userfaultfd.UserfaultfdUapi;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.Arrays;
 import java.util.List;
 import java.util.Set;
+import java.util.jar.Attributes;
+import java.util.jar.JarOutputStream;
+import java.util.jar.Manifest;
+import java.util.stream.Collectors;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
+import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
 
@@ -189,6 +197,37 @@ class MigrateCommandTest {
             "stop_and_copy",
             "--json");
     assertEquals(3, summary.get("rounds").getAsInt());
+  }
+
+  @Test
+  void theJarAloneHasWhatItNeedsAndGivesItToItsReceiver(@TempDir Path folder) throws Exception {
+    assumePagemapScan();
+    Path jar = folder.resolve("program.jar");
+    Manifest manifest = new Manifest();
+    Attributes attributes = manifest.getMainAttributes();
+    attributes.put(Attributes.Name.MANIFEST_VERSION, "1.0");
+    attributes.put(Attributes.Name.MAIN_CLASS, "dev.tidemark.bench.Main");
+    attributes.putValue("Enable-Native-Access", "ALL-UNNAMED");
+    attributes.put(
+        Attributes.Name.CLASS_PATH,
+        Arrays.stream(System.getProperty("java.class.path").split(":"))
+            .map(entry -> Path.of(entry).toUri().toString())
+            .collect(Collectors.joining(" ")));
+    new JarOutputStream(Files.newOutputStream(jar), manifest).close();
+    List<String> command =
+        List.of(
+            Program.java(),
+            "-jar",
+            jar.toString(),
+            "migrate",
+            "--guest",
+            "process",
+            "--ram",
+            "32MiB",
+            "--json");
+    try (Program program = Program.command(command)) {
+      completed(program.end());
+    }
   }
 
   @Test
