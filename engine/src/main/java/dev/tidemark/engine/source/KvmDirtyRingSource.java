@@ -145,13 +145,14 @@ public final class KvmDirtyRingSource implements DirtySource {
     while (unreset > 0) {
       int count = vm.resetDirtyRings();
       planes[0].countQuery();
-      unreset -= count;
+      unreset = Math.max(0, unreset - count);
       idle = count > 0 ? 0 : idle + 1;
       if (idle > RESETS_WITHOUT_PROGRESS) {
-        long left = unreset;
-        unreset = 0;
+        // Kept, so that every later reap tries and fails again: pages that stay unprotected are in
+        // no
+        // ring, and count as dirty each time until they are taken back.
         throw new IllegalStateException(
-            "KVM_RESET_DIRTY_RINGS leaves " + left + " reaped entries unprotected");
+            "KVM_RESET_DIRTY_RINGS leaves " + unreset + " reaped entries unprotected");
       }
     }
   }
