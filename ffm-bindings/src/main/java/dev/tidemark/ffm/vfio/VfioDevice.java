@@ -131,7 +131,19 @@ public final class VfioDevice implements AutoCloseable {
       target.lend(
           id -> {
             argument.set(JAVA_INT, offset(layout, "pt_id"), id);
-            return call(VFIO_DEVICE_ATTACH_IOMMUFD_PT, argument, "to id " + id);
+            int result = tryCall(VFIO_DEVICE_ATTACH_IOMMUFD_PT, argument);
+            if (result < 0) {
+              throw Ioctl.failure(
+                  fd,
+                  VFIO_DEVICE_ATTACH_IOMMUFD_PT,
+                  -result,
+                  "to id "
+                      + id
+                      + (result == -Errno.EADDRINUSE
+                          ? ": map whole pages, and nothing where the device has reserved addresses"
+                          : ""));
+            }
+            return result;
           });
       return argument.get(JAVA_INT, offset(layout, "pt_id"));
     }
@@ -239,7 +251,15 @@ public final class VfioDevice implements AutoCloseable {
               arena,
               VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE,
               VFIO_DEVICE_FEATURE_MIG_STATE_LAYOUT);
-      call(VFIO_DEVICE_FEATURE, argument, "get MIG_DEVICE_STATE");
+      int result = tryCall(VFIO_DEVICE_FEATURE, argument);
+      if (result < 0) {
+        throw Ioctl.failure(
+            fd,
+            VFIO_DEVICE_FEATURE,
+            -result,
+            "get MIG_DEVICE_STATE"
+                + (result == -Errno.ENOTTY ? ": the device cannot migrate" : ""));
+      }
       return argument.get(JAVA_INT, HEADER);
     }
   }
@@ -333,17 +353,32 @@ public final class VfioDevice implements AutoCloseable {
       argument.set(JAVA_LONG, HEADER + offset(layout, "page_size"), pageSize);
       argument.set(JAVA_INT, HEADER + offset(layout, "num_ranges"), ranges.size());
       argument.set(JAVA_LONG, HEADER + offset(layout, "ranges"), array.address());
-      int result = Ioctl.tryCall(fd, VFIO_DEVICE_FEATURE, argument);
+      int result = tryCall(VFIO_DEVICE_FEATURE, argument);
       if (result < 0) {
         throw Ioctl.failure(
             fd,
             VFIO_DEVICE_FEATURE,
             -result,
-            "DMA_LOGGING_START, pages of %d, %d ranges from %s"
-                .formatted(pageSize, ranges.size(), ranges.isEmpty() ? "none" : ranges.get(0)));
+            "DMA_LOGGING_START, pages of %d, %d ranges from %s%s"
+                .formatted(
+                    pageSize,
+                    ranges.size(),
+                    ranges.isEmpty() ? "none" : ranges.get(0),
+                    startAdvice(-result)));
       }
       return argument.get(JAVA_LONG, HEADER + offset(layout, "page_size"));
     }
+  }
+
+  private static String startAdvice(int errno) {
+    return switch (errno) {
+      case Errno.ENOTTY -> ": the device cannot log what it writes";
+      case Errno.E2BIG -> ": fewer ranges, also if they cover more";
+      case Errno.EOVERFLOW -> ": a range must end below 2^64";
+      case Errno.EINVAL ->
+          ": ranges must be multiples of the page and not overlap, and the log not on already";
+      default -> "";
+    };
   }
 
   /**
@@ -397,7 +432,8 @@ public final class VfioDevice implements AutoCloseable {
       report.set(JAVA_LONG, REPORT$bitmap, bitmap.address());
       int result;
       try {
-        result = Ioctl.tryCall(fd, VFIO_DEVICE_FEATURE, report);
+        // After a signal once more: bits that were delivered stay.
+        result = tryCall(VFIO_DEVICE_FEATURE, report);
       } finally {
         Reference.reachabilityFence(bitmap);
       }
@@ -406,10 +442,19 @@ public final class VfioDevice implements AutoCloseable {
             fd,
             VFIO_DEVICE_FEATURE,
             -result,
-            "DMA_LOGGING_REPORT, 0x%x bytes at 0x%x, pages of %d"
-                .formatted(length, iova, pageSize));
+            "DMA_LOGGING_REPORT, 0x%x bytes at 0x%x, pages of %d, all of which counts as dirty%s"
+                .formatted(length, iova, pageSize, reportAdvice(-result)));
       }
     }
+  }
+
+  private static String reportAdvice(int errno) {
+    return switch (errno) {
+      case Errno.ENOTTY -> ": the device cannot log what it writes";
+      case Errno.EOVERFLOW -> ": a range must end below 2^64";
+      case Errno.EINVAL -> ": the log is not on, or this not inside one range that it started with";
+      default -> "";
+    };
   }
 
   private static void checkPageSize(long pageSize, long smallest) {
@@ -431,11 +476,16 @@ public final class VfioDevice implements AutoCloseable {
     return argument;
   }
 
-  private int call(Ioctl.Request request, MemorySegment argument, String detail) {
+  private int tryCall(Ioctl.Request request, MemorySegment argument) {
     int result;
     do {
       result = Ioctl.tryCall(fd, request, argument);
     } while (result == -Errno.EINTR);
+    return result;
+  }
+
+  private int call(Ioctl.Request request, MemorySegment argument, String detail) {
+    int result = tryCall(request, argument);
     if (result < 0) {
       throw Ioctl.failure(fd, request, -result, detail);
     }
