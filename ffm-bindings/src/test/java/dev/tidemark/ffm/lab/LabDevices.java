@@ -28,6 +28,15 @@ public record LabDevices(String name, String cdev, String group) {
     return of(found.getFirst().toRealPath());
   }
 
+  /**
+   * A device of our own, in both flavours: see {@link DmaDevice}.
+   *
+   * @param number from 0
+   */
+  public static LabDevices dmalog(int number) throws IOException {
+    return of(Path.of("/sys/bus/platform/devices/dmalog." + number).toRealPath());
+  }
+
   private static LabDevices of(Path device) throws IOException {
     return new LabDevices(
         device.getFileName().toString(),

@@ -6,6 +6,7 @@ import java.lang.foreign.MemorySegment;
 
 /** Memory of kinds that only tests need. */
 public final class LabMemory implements AutoCloseable {
+  private static final int PROT_NONE = 0;
   private static final int PROT_READ = 1;
   private static final int PROT_WRITE = 2;
   private static final int MAP_SHARED = 1;
@@ -41,6 +42,24 @@ public final class LabMemory implements AutoCloseable {
   /** Memory that nobody can write. */
   public static LabMemory readOnly(long bytes) {
     return new LabMemory(Pages.roundUp(bytes), PROT_READ, MAP_PRIVATE);
+  }
+
+  /** Lets the memory be written, or not. */
+  public void protect(boolean writable) {
+    Libc.check(
+        Libc.mprotect(
+            segment.address(), segment.byteSize(), writable ? PROT_READ | PROT_WRITE : PROT_READ),
+        "mprotect");
+  }
+
+  /**
+   * Takes memory away from an offset on, a multiple of the page. Its addresses stay reserved, so
+   * that nobody else is hit by what reaches for it.
+   */
+  public void forbidFrom(long offset) {
+    Libc.check(
+        Libc.mprotect(segment.address() + offset, segment.byteSize() - offset, PROT_NONE),
+        "mprotect");
   }
 
   public MemorySegment segment() {
