@@ -36,8 +36,8 @@ class PlantedFaultTest {
     NONE("log/FillPlane.java", "", "", "plain", "32MiB"),
     A_RUN_OF_THE_LAST_EPOCH_DROPPED(
         "migrate/OutgoingMigration.java",
-        "      while (runs.next()) {",
-        "      if (guestStopped) {\n        runs.next();\n      }\n      while (runs.next()) {",
+        "for (int run = 0; run < found; run++) {",
+        "for (int run = guestStopped ? 1 : 0; run < found; run++) {",
         "plain",
         "32MiB"),
     MANUAL_CLEARED_AFTER_THE_COPY(

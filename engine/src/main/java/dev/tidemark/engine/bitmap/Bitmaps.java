@@ -20,13 +20,13 @@ public final class Bitmaps {
   /** Nanoseconds a kernel after which a migration had better begin with it slow than not at all. */
   private static final long WARM_UP_LIMIT = 200_000_000L;
 
-  private static final BitmapOps SCALAR = new ScalarBitmapOps();
+  private static final CheckedBitmapOps SCALAR = new ScalarBitmapOps();
 
   /** Why the scalar twin was chosen; null if the vector twin was. */
   private static final String REASON;
 
   private static final boolean REQUIRED;
-  private static final BitmapOps OPS;
+  private static final CheckedBitmapOps OPS;
   private static final String DESCRIPTION;
 
   static {
@@ -43,9 +43,9 @@ public final class Bitmaps {
 
   /** Loaded only once the incubator module is known to be there. */
   private static final class Twin {
-    private static final BitmapOps VECTOR = new VectorBitmapOps();
+    private static final CheckedBitmapOps VECTOR = new VectorBitmapOps();
 
-    static BitmapOps vector() {
+    static CheckedBitmapOps vector() {
       return VECTOR;
     }
 
@@ -62,6 +62,10 @@ public final class Bitmaps {
    * @throws IllegalStateException if vectors are required and there is a reason against them
    */
   public static BitmapOps ops() {
+    return chosen();
+  }
+
+  static CheckedBitmapOps chosen() {
     if (REQUIRED && REASON != null) {
       throw new IllegalStateException(
           PROPERTY + "=require, but bitmap operations are " + DESCRIPTION);

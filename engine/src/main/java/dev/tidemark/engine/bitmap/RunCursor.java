@@ -5,42 +5,55 @@ import java.lang.foreign.MemorySegment;
 /**
  * Goes through the runs of a bitmap, from low to high, as often as it is reset.
  *
- * <p>Threading: one thread; the bitmap must not change meanwhile. Footprint: 9 KiB. Cost: a word of
+ * <p>Threading: one thread; the bitmap must not change meanwhile. Footprint: 7 KiB. Cost: a line of
  * the bitmap at a time, or only the lines that a summary names; nothing is allocated. The cursor
  * reads ahead by some 500 runs.
  */
 public final class RunCursor {
   /** Runs are looked for until there are this many ends of them. */
-  private static final int ENOUGH = 1024;
+  static final int ENOUGH = 1024;
 
-  /** Where runs start and stop, in turn; with room for a line of single bits. */
-  private final long[] ends = new long[ENOUGH + 513];
+  /** Words looked at in one go at most, so that places in them are ints. */
+  private static final long MOST_WORDS = 1 << 24;
 
-  private int found;
-  private int next;
+  private final CheckedBitmapOps ops;
 
+  /** Where runs start and stop, in turn, from {@link #base} on; with room for a line, and some. */
+  private final int[] ends = new int[ENOUGH + 513 + 16];
+
+  private final long[] edges = new long[9];
+  private long base;
   private MemorySegment map;
   private MemorySegment lines;
+  private long startWord;
   private long endWord;
 
-  /** The bits of the last word that are in the range. */
-  private long lastMask;
-
-  private long word;
-
-  /** The bits of {@link #word} that are in the range: all, except in the first word. */
+  /** The bits of the first and of the last word that are in the range. */
   private long firstMask;
 
-  /** The highest bit of the word before: 1 if a run is open, which began at {@link #opened}. */
-  private long before;
+  private long lastMask;
+
+  /** The first word of the second line, and of the last: only the ones between are whole. */
+  private long secondLine;
+
+  private long lastLine;
+
+  /** The next line's first word. */
+  private long word;
+
+  /** Whether the last line ended in a run, and where that began. */
+  private boolean open;
 
   private long opened;
 
-  private long start;
-  private long length;
-
   /** Makes a cursor without any runs, to be reset. */
-  public RunCursor() {}
+  public RunCursor() {
+    this(Bitmaps.chosen());
+  }
+
+  RunCursor(CheckedBitmapOps ops) {
+    this.ops = ops;
+  }
 
   /**
    * Begins with a range of a bitmap.
@@ -72,112 +85,102 @@ public final class RunCursor {
   private void begin(MemorySegment map, MemorySegment lines, long from, long end) {
     this.map = map;
     this.lines = lines;
+    startWord = from >>> 6;
     endWord = from == end ? 0 : end + 63 >>> 6;
-    lastMask = -1L >>> -end;
-    word = from >>> 6;
     firstMask = -1L << from;
-    before = 0;
-    found = 0;
-    next = 0;
+    lastMask = -1L >>> -end;
+    word = startWord & -8;
+    secondLine = word + 8;
+    lastLine = endWord - 1 & -8;
+    open = false;
   }
 
   /**
-   * Goes on to the next run.
+   * Goes on to the next runs. They are handed out many at a time, because an index in the caller's
+   * loop costs less than a place that is kept here. A run of more than 2^30 bits may come in parts.
    *
-   * @return whether there is one
+   * @return how many there are now, 0 after the last
    */
-  public boolean next() {
-    if (next == found) {
-      next = 0;
-      found = lines == null ? find(map) : find(map, lines);
-      if (found == 0) {
-        length = 0;
-        return false;
+  public int batch() {
+    int n;
+    do {
+      long stop = word + MOST_WORDS;
+      base = open ? opened : word << 6;
+      ends[0] = 0;
+      n = open ? 1 : 0;
+      while (word < endWord && n < ENOUGH && word < stop) {
+        if (word < secondLine || word >= lastLine) {
+          n = listPart(n);
+          word += 8;
+        } else {
+          n = listLines(n);
+        }
       }
-    }
-    start = ends[next];
-    length = ends[next + 1] - start;
-    next += 2;
-    return true;
-  }
-
-  /** The run's first bit. */
-  public long start() {
-    return start;
-  }
-
-  /** The run's length in bits, 1 or more; 0 after the last run. */
-  public long length() {
-    return length;
+      open = (n & 1) != 0;
+      if (open && word >= endWord) {
+        ends[n++] = (int) ((endWord << 6) - base);
+        open = false;
+      } else if (open && (word << 6) - base >= MOST_WORDS << 6) {
+        // The rest keeps a bit, as the next one may be clear.
+        opened = (word << 6) - 1;
+        ends[n++] = (int) (opened - base);
+      } else if (open) {
+        opened = base + ends[--n];
+      }
+    } while (n == 0 && word < endWord);
+    return n >> 1;
   }
 
   /**
-   * Notes where runs start and stop, without a branch for each bit: those are the set bits of a
-   * word differenced with itself.
+   * A run's first bit.
+   *
+   * @param run 0 to one less than {@link #batch()} has returned
    */
-  private int find(MemorySegment map) {
-    long[] ends = this.ends;
-    ends[0] = opened;
-    int n = (int) before;
-    long i = word;
-    long mask = firstMask;
-    long before = this.before;
-    for (; i < endWord && n < ENOUGH; i++) {
-      long bits = map.get(CheckedBitmapOps.WORD, i << 3) & mask;
-      mask = -1;
-      if (i == endWord - 1) {
-        bits &= lastMask;
-      }
-      for (long edges = bits ^ (bits << 1 | before); edges != 0; edges &= edges - 1) {
-        ends[n++] = (i << 6) + Long.numberOfTrailingZeros(edges);
-      }
-      before = bits >>> 63;
-    }
-    return pause(n, i, mask, before);
+  public long start(int run) {
+    return base + ends[2 * run];
   }
 
-  /** The same, where the summary says that there is something. */
-  private int find(MemorySegment map, MemorySegment lines) {
-    long[] ends = this.ends;
-    ends[0] = opened;
-    int n = (int) before;
-    long i = word;
-    long before = this.before;
-    while (i < endWord && n < ENOUGH) {
-      long named = lines.get(CheckedBitmapOps.WORD, i >>> 9 << 3) >>> (i >>> 3);
-      if ((named & 1) == 0) {
-        if (before != 0) {
-          ends[n++] = i << 6;
-          before = 0;
-        }
-        // The next line that is named, if any in this word of the summary.
-        long skip = named == 0 ? 64 - (i >>> 3 & 63) : Long.numberOfTrailingZeros(named);
-        i += skip << 3;
-        continue;
-      }
-      for (long stop = Math.min(i + 8, endWord); i < stop; i++) {
-        long bits = map.get(CheckedBitmapOps.WORD, i << 3);
-        if (i == endWord - 1) {
-          bits &= lastMask;
-        }
-        for (long edges = bits ^ (bits << 1 | before); edges != 0; edges &= edges - 1) {
-          ends[n++] = (i << 6) + Long.numberOfTrailingZeros(edges);
-        }
-        before = bits >>> 63;
-      }
-    }
-    return pause(n, Math.min(i, endWord), -1, before);
+  /** A run's length in bits, 1 or more. */
+  public long length(int run) {
+    return ends[2 * run + 1] - ends[2 * run];
   }
 
-  private int pause(int n, long word, long mask, long before) {
-    this.word = word;
-    firstMask = mask;
-    this.before = before;
-    if (before != 0 && word == endWord) {
-      ends[n++] = word << 6;
-      this.before = 0;
-    } else if (before != 0) {
-      opened = ends[--n];
+  /** Lists the ends in whole lines, up to the next 64 of them. */
+  private int listLines(int before) {
+    int n = before;
+    long first = word;
+    long count = Math.min(64 - (first >>> 3 & 63), lastLine - first >>> 3);
+    long named =
+        lines == null ? -1 : lines.get(CheckedBitmapOps.WORD, first >>> 9 << 3) >>> (first >>> 3);
+    named &= -1L >>> -count;
+    n = ops.listRuns(map, first << 3, named, (int) ((first << 6) - base), ends, n, edges);
+    long left = edges[8];
+    if (left != 0) {
+      word = first + (Long.numberOfTrailingZeros(left) << 3);
+      return n;
+    }
+    long behind = 64 - Long.numberOfLeadingZeros(named);
+    if ((n & 1) != 0 && behind < count) {
+      ends[n++] = (int) ((first + (behind << 3) << 6) - base);
+    }
+    word = first + (count << 3);
+    return n;
+  }
+
+  /** Lists the ends in a line at an end of the range. */
+  private int listPart(int before) {
+    int n = before;
+    long low = n & 1;
+    boolean named = lines == null || ScalarBitmapOps.anyRange(lines, word >>> 3, 1);
+    for (long i = word; i < Math.min(word + 8, endWord); i++) {
+      long bits = named && i >= startWord ? map.get(CheckedBitmapOps.WORD, i << 3) : 0;
+      bits &= i == startWord ? firstMask : -1;
+      bits &= i == endWord - 1 ? lastMask : -1;
+      long edge = bits ^ (bits << 1 | low);
+      int count = Long.bitCount(edge);
+      ScalarBitmapOps.listBits(edge, count, (int) ((i << 6) - base), ends, n);
+      n += count;
+      low = bits >>> 63;
     }
     return n;
   }

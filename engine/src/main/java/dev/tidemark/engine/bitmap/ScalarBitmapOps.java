@@ -7,7 +7,7 @@ import java.lang.foreign.ValueLayout;
  * The specification of every operation: a word of the destination at a time. It also is what runs
  * where vectors do not pay, and does the edges of the vector twin's ranges.
  */
-final class ScalarBitmapOps extends CheckedBitmapOps {
+class ScalarBitmapOps extends CheckedBitmapOps {
   /** The bits of the word that holds {@code bit}, from there up to {@code bits} of them. */
   private static long mask(long bit, long bits) {
     long upTo = bits >= 64 ? -1L : (1L << bits) - 1;
@@ -315,5 +315,59 @@ final class ScalarBitmapOps extends CheckedBitmapOps {
 
   private static long lineBits(long line, long words) {
     return Math.min(8, words - (line << 3)) << 6;
+  }
+
+  @Override
+  int listRuns(
+      MemorySegment map, long offset, long lines, int place, int[] ends, int before, long[] edges) {
+    int n = before;
+    int next = 0;
+    long left = lines;
+    while (left != 0 && n < RunCursor.ENOUGH) {
+      int line = Long.numberOfTrailingZeros(left);
+      left &= left - 1;
+      if ((n & 1) != 0 && line != next) {
+        ends[n++] = place + (next << 9);
+      }
+      next = line + 1;
+      int set = 0;
+      long low = map.get(WORD, offset + (line << 6) - 8) >>> 63;
+      for (int word = 0; word < 8; word++) {
+        long bits = map.get(WORD, offset + (line << 6) + (word << 3));
+        long edge = bits ^ (bits << 1 | low);
+        edges[word] = edge;
+        set |= (int) ((edge | -edge) >>> 63) << word;
+        low = bits >>> 63;
+      }
+      for (; set != 0; set &= set - 1) {
+        int word = Integer.numberOfTrailingZeros(set) & 7;
+        int count = Long.bitCount(edges[word]);
+        listBits(edges[word], count, place + (line << 9) + (word << 6), ends, n);
+        n += count;
+      }
+    }
+    edges[8] = left;
+    return n;
+  }
+
+  /**
+   * Lists the set bits of a word, without a branch for each, as a wrongly guessed one costs more
+   * than ten of them. Up to 8 places behind the last are overwritten.
+   */
+  static void listBits(long word, int count, int place, int[] places, int at) {
+    long left = word;
+    places[at] = place + Long.numberOfTrailingZeros(left);
+    left &= left - 1;
+    places[at + 1] = place + Long.numberOfTrailingZeros(left);
+    left &= left - 1;
+    places[at + 2] = place + Long.numberOfTrailingZeros(left);
+    left &= left - 1;
+    places[at + 3] = place + Long.numberOfTrailingZeros(left);
+    for (int n = 4; n < count; n += 8) {
+      for (int k = 0; k < 8; k++) {
+        left &= left - 1;
+        places[at + n + k] = place + Long.numberOfTrailingZeros(left);
+      }
+    }
   }
 }

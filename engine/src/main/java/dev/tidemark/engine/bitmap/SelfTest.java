@@ -85,6 +85,20 @@ final class SelfTest implements AutoCloseable {
           ops.summarize(maps.src, WORDS, maps.lines);
           return ops.orLines(maps.dst, maps.src, WORDS, maps.lines);
         }),
+    new Named(
+        "listRuns",
+        (ops, maps, dstBit, srcBit, bits) -> {
+          ops.summarize(maps.src, WORDS, maps.lines);
+          RunCursor runs = maps.runs;
+          runs.reset(maps.src, maps.lines, bits);
+          long sum = 0;
+          for (int found = runs.batch(); found > 0; found = runs.batch()) {
+            for (int run = 0; run < found; run++) {
+              sum = sum * 31 + (runs.start(run) ^ runs.length(run));
+            }
+          }
+          return sum;
+        }),
   };
 
   /**
@@ -95,6 +109,7 @@ final class SelfTest implements AutoCloseable {
     final MemorySegment dst;
     final MemorySegment src;
     final MemorySegment lines;
+    RunCursor runs;
 
     Maps(SegmentAllocator memory) {
       dst = memory.allocate(BYTES, 64);
@@ -155,6 +170,8 @@ final class SelfTest implements AutoCloseable {
 
   /** Which kernel of {@code ops} does not do what {@code reference}'s does, if any. */
   Optional<String> difference(BitmapOps ops, BitmapOps reference) {
+    mine.runs = cursor(ops);
+    theirs.runs = cursor(reference);
     for (Named named : KERNELS) {
       for (int pattern = 0; pattern < PATTERNS; pattern++) {
         for (int[] start : STARTS) {
@@ -171,6 +188,11 @@ final class SelfTest implements AutoCloseable {
     return Optional.empty();
   }
 
+  /** Runs are listed by the twins themselves, not by the operations that they offer. */
+  private static RunCursor cursor(BitmapOps ops) {
+    return new RunCursor(ops instanceof CheckedBitmapOps twin ? twin : new ScalarBitmapOps());
+  }
+
   /** Short, because this runs interpreted at start-up; but a clean source has to be skipped. */
   private static long bits(int pattern) {
     return pattern < 2 ? BITS - 70 : 28 * 512 + 70;
@@ -185,6 +207,7 @@ final class SelfTest implements AutoCloseable {
    *     may come too late, and the next one is not to pay for that
    */
   void warmUp(BitmapOps ops, int rounds, long limit) {
+    mine.runs = cursor(ops);
     ThreadMXBean threads = (ThreadMXBean) ManagementFactory.getThreadMXBean();
     for (Named named : KERNELS) {
       long deadline = System.nanoTime() + limit;

@@ -5,9 +5,12 @@ import static jdk.incubator.vector.VectorOperators.BIT_COUNT;
 import static jdk.incubator.vector.VectorOperators.LSHL;
 import static jdk.incubator.vector.VectorOperators.LSHR;
 import static jdk.incubator.vector.VectorOperators.NE;
+import static jdk.incubator.vector.VectorOperators.XOR;
 
 import java.lang.foreign.MemorySegment;
+import jdk.incubator.vector.IntVector;
 import jdk.incubator.vector.LongVector;
+import jdk.incubator.vector.VectorMask;
 import jdk.incubator.vector.VectorOperators;
 import jdk.incubator.vector.VectorSpecies;
 
@@ -33,6 +36,13 @@ final class VectorBitmapOps extends CheckedBitmapOps {
 
   /** Width of a vector in bits. */
   static final int WIDTH = SPECIES.vectorBitSize();
+
+  /** From so many bits in a word on it is quicker to compress the places than to list them. */
+  private static final int COMPRESSED = 4;
+
+  private static final VectorSpecies<Integer> PLACE = IntVector.SPECIES_512;
+  private static final int PLACES = PLACE.length();
+  private static final IntVector PLACES_UP = IntVector.zero(PLACE).addIndex(1);
 
   /** Bytes in a line of a summary: what one of its bits stands for. */
   private static final int LINE = 64;
@@ -530,5 +540,56 @@ final class VectorBitmapOps extends CheckedBitmapOps {
       }
     }
     return set.reduceLanes(VectorOperators.ADD);
+  }
+
+  @Override
+  int listRuns(
+      MemorySegment map, long offset, long lines, int place, int[] ends, int n, long[] edges) {
+    return listRunsOfLines(map, offset, lines, place, ends, n, edges);
+  }
+
+  private static int listRunsOfLines(
+      MemorySegment map, long offset, long lines, int place, int[] ends, int before, long[] edges) {
+    guard(map);
+    int n = before;
+    int next = 0;
+    long left = lines;
+    while (left != 0 && n < RunCursor.ENOUGH) {
+      int line = Long.numberOfTrailingZeros(left);
+      left &= left - 1;
+      if ((n & 1) != 0 && line != next) {
+        ends[n++] = place + (next << 9);
+      }
+      next = line + 1;
+      long set = 0;
+      for (int at = 0; at < LINE; at += BYTES) {
+        LongVector bits = load(map, offset + (line << 6) + at);
+        LongVector low = load(map, offset + (line << 6) + at - 8).lanewise(LSHR, 63);
+        LongVector edge = bits.lanewise(XOR, bits.lanewise(LSHL, 1).or(low));
+        edge.intoArray(edges, at >> 3);
+        set |= edge.compare(NE, 0).toLong() << (at >> 3);
+      }
+      for (; set != 0; set &= set - 1) {
+        int word = Long.numberOfTrailingZeros(set) & 7;
+        long bits = edges[word];
+        int first = place + (line << 9) + (word << 6);
+        int count = Long.bitCount(bits);
+        if (BYTES == LINE && count > COMPRESSED) {
+          int to = n;
+          for (int k = 0; k < 64; k += PLACES) {
+            IntVector.broadcast(PLACE, first + k)
+                .add(PLACES_UP)
+                .compress(VectorMask.fromLong(PLACE, bits >>> k))
+                .intoArray(ends, to);
+            to += Long.bitCount(bits >>> k & (1L << PLACES) - 1);
+          }
+        } else {
+          ScalarBitmapOps.listBits(bits, count, first, ends, n);
+        }
+        n += count;
+      }
+    }
+    edges[8] = left;
+    return n;
   }
 }

@@ -236,15 +236,24 @@ public final class OutgoingMigration {
     for (int i = 0; i < logs.size(); i++) {
       RamBlock block = logs.get(i).block();
       RunCursor runs = logs.get(i).epoch().runs();
-      while (runs.next()) {
-        long end = runs.start() + runs.length();
-        for (long page = runs.start(); page < end; page += PIECE_PAGES) {
-          writer.pages(block, page, Math.min(PIECE_PAGES, end - page));
-          sample(System.nanoTime(), false);
-          if (!guestStopped && timeIsUp()) {
+      for (int found = runs.batch(); found > 0; found = runs.batch()) {
+        for (int run = 0; run < found; run++) {
+          if (!send(block, runs.start(run), runs.length(run))) {
             return false;
           }
         }
+      }
+    }
+    return true;
+  }
+
+  private boolean send(RamBlock block, long first, long count) {
+    long end = first + count;
+    for (long page = first; page < end; page += PIECE_PAGES) {
+      writer.pages(block, page, Math.min(PIECE_PAGES, end - page));
+      sample(System.nanoTime(), false);
+      if (!guestStopped && timeIsUp()) {
+        return false;
       }
     }
     return true;

@@ -17,6 +17,14 @@ class BitmapAllocationTest {
   private final RunCursor cursor = new RunCursor();
   private long sum;
 
+  private void useRuns() {
+    for (int found = cursor.batch(); found > 0; found = cursor.batch()) {
+      for (int run = 0; run < found; run++) {
+        sum += cursor.start(run) + cursor.length(run);
+      }
+    }
+  }
+
   private void useAll(MemorySegment dst, MemorySegment src, MemorySegment lines) {
     ops.set(src, 77, 999);
     ops.set(src, 99_999, 1);
@@ -31,12 +39,10 @@ class BitmapAllocationTest {
     sum += ops.any(src, 0, BITS) ? 1 : 0;
     sum += ops.isZero(src, 0, src.byteSize()) ? 1 : 0;
     sum += ops.summarize(dst, WORDS, lines);
-    for (cursor.reset(dst, lines, BITS); cursor.next(); ) {
-      sum += cursor.start() + cursor.length();
-    }
-    for (cursor.reset(dst, 0, BITS); cursor.next(); ) {
-      sum += cursor.start() + cursor.length();
-    }
+    cursor.reset(dst, lines, BITS);
+    useRuns();
+    cursor.reset(dst, 0, BITS);
+    useRuns();
     sum += ops.orLines(src, dst, WORDS, lines);
     ops.clearLines(dst, WORDS, lines);
     ops.clear(src, 0, BITS);

@@ -117,6 +117,23 @@ class BitmapsTest {
             test.difference(wrongIn(method.getName()), Bitmaps.scalar()).isPresent(),
             method.getName());
       }
+      CheckedBitmapOps aRunTooLong =
+          new ScalarBitmapOps() {
+            @Override
+            int listRuns(
+                MemorySegment map,
+                long offset,
+                long lines,
+                int place,
+                int[] ends,
+                int n,
+                long[] edges) {
+              int found = super.listRuns(map, offset, lines, place, ends, n, edges);
+              ends[Math.max(0, found - 1)]++;
+              return found;
+            }
+          };
+      assertTrue(test.difference(aRunTooLong, Bitmaps.scalar()).isPresent());
     }
   }
 

@@ -2,10 +2,10 @@ package dev.tidemark.engine.bitmap;
 
 import static dev.tidemark.engine.bitmap.CheckedBitmapOps.WORD;
 import static org.junit.jupiter.api.Assertions.assertEquals;
-import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import dev.tidemark.ffm.Mapping;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.util.BitSet;
@@ -37,16 +37,21 @@ class RunCursorTest {
 
   private void assertRuns(BitSet bits, long from, long end) {
     int at = bits.nextSetBit((int) from);
+    int run = 0;
+    int found = cursor.batch();
     while (at >= 0 && at < end) {
       int stop = (int) Math.min(bits.nextClearBit(at), end);
-      assertTrue(cursor.next(), "a run at " + at);
-      assertEquals(at, cursor.start());
-      assertEquals(stop - at, cursor.length());
+      assertTrue(run < found, "a run at " + at);
+      assertEquals(at, cursor.start(run));
+      assertEquals(stop - at, cursor.length(run));
       at = bits.nextSetBit(stop);
+      if (++run == found) {
+        found = cursor.batch();
+        run = 0;
+      }
     }
-    assertFalse(cursor.next());
-    assertFalse(cursor.next(), "still none");
-    assertEquals(0, cursor.length());
+    assertEquals(0, found);
+    assertEquals(0, cursor.batch(), "still none");
   }
 
   @Test
@@ -84,15 +89,41 @@ class RunCursorTest {
       Bitmaps.ops().set(map, 60, 10);
       for (int i = 0; i < 2; i++) {
         cursor.reset(map, 0, 512);
-        assertTrue(cursor.next());
-        assertEquals(60, cursor.start());
-        assertEquals(10, cursor.length());
+        assertEquals(1, cursor.batch());
+        assertEquals(60, cursor.start(0));
+        assertEquals(10, cursor.length(0));
       }
       cursor.reset(map, 65, 67);
-      assertTrue(cursor.next());
-      assertEquals(65, cursor.start());
-      assertEquals(2, cursor.length());
-      assertFalse(cursor.next());
+      assertEquals(1, cursor.batch());
+      assertEquals(65, cursor.start(0));
+      assertEquals(2, cursor.length(0));
+      assertEquals(0, cursor.batch());
+    }
+  }
+
+  @Test
+  void goesThroughMoreThanItLooksAtInOneGo() {
+    long bytes = (1 << 27) + 4096;
+    try (Mapping mapping = Mapping.anonymous(bytes)) {
+      MemorySegment map = mapping.segment();
+      for (long clean : new long[] {-1, 77, (1L << 30) - 1, 1L << 30, (1L << 30) + 512}) {
+        map.fill((byte) -1);
+        if (clean >= 0) {
+          Bitmaps.ops().clear(map, clean, 1);
+        }
+        cursor.reset(map, 3, bytes * 8 - 5);
+        long at = 3;
+        for (int found = cursor.batch(); found > 0; found = cursor.batch()) {
+          for (int run = 0; run < found; run++) {
+            at += at == clean ? 1 : 0;
+            assertEquals(at, cursor.start(run));
+            assertTrue(cursor.length(run) > 0);
+            at += cursor.length(run);
+            assertTrue(at <= clean || cursor.start(run) > clean || clean < 0, "over " + clean);
+          }
+        }
+        assertEquals(bytes * 8 - 5, at, "clean at " + clean);
+      }
     }
   }
 

@@ -1,7 +1,6 @@
 package dev.tidemark.engine.log;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
-import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
@@ -33,10 +32,13 @@ class RamBlockLogTest {
     BitSet pages = new BitSet();
     RunCursor runs = epoch.runs();
     long last = -2;
-    while (runs.next()) {
-      assertTrue(runs.start() > last + 1, "runs must be apart, in order and maximal");
-      pages.set((int) runs.start(), (int) (runs.start() + runs.length()));
-      last = runs.start() + runs.length() - 1;
+    for (int found = runs.batch(); found > 0; found = runs.batch()) {
+      for (int run = 0; run < found; run++) {
+        long start = runs.start(run);
+        assertTrue(start > last + 1, "runs must be apart, in order and maximal");
+        pages.set((int) start, (int) (start + runs.length(run)));
+        last = start + runs.length(run) - 1;
+      }
     }
     return pages;
   }
@@ -50,10 +52,10 @@ class RamBlockLogTest {
       Epoch epoch = log.harvest();
       assertEquals(pages, epoch.pages());
       RunCursor runs = epoch.runs();
-      assertTrue(runs.next());
-      assertEquals(0, runs.start());
-      assertEquals(pages, runs.length());
-      assertFalse(runs.next());
+      assertEquals(1, runs.batch());
+      assertEquals(0, runs.start(0));
+      assertEquals(pages, runs.length(0));
+      assertEquals(0, runs.batch());
       epoch.commit();
       assertEquals(0, log.harvest().pages());
     }

@@ -107,8 +107,10 @@ class SteadyStateTest {
     writer.beginRound();
     for (int i = 0; i < logs.size(); i++) {
       RunCursor runs = logs.get(i).epoch().runs();
-      while (runs.next()) {
-        writer.pages(logs.get(i).block(), runs.start(), runs.length());
+      for (int found = runs.batch(); found > 0; found = runs.batch()) {
+        for (int run = 0; run < found; run++) {
+          writer.pages(logs.get(i).block(), runs.start(run), runs.length(run));
+        }
       }
     }
     writer.endRound();

@@ -94,9 +94,10 @@ final class DmaScratch implements AutoCloseable {
     FillPlane fill = log.fill();
     try {
       runs.reset(segment, bit, end);
-      while (runs.next()) {
-        long at = runs.start();
-        long runEnd = at + runs.length();
+      for (int run = 0, found = runs.batch(); found > 0; ) {
+        long at = runs.start(run);
+        long runEnd = at + runs.length(run);
+        run++;
         while (at < runEnd && cursor.seek(iovaPage + (at - bit))) {
           long base = bit + (cursor.iovaPage() - iovaPage);
           long stop = Math.min(end, base + cursor.pages());
@@ -117,12 +118,17 @@ final class DmaScratch implements AutoCloseable {
             fill.mergeAndClear(segment, at, page, stop - at);
             merged += words(stop - at);
             runs.reset(segment, stop, end);
+            run = found;
             break;
           }
           small = true;
           long to = Math.min(stop, runEnd);
           fill.set(page, to - at);
           at = to;
+        }
+        if (run == found) {
+          found = runs.batch();
+          run = 0;
         }
       }
       fill.countWords(Math.max(0, words(pages) - merged));
@@ -148,22 +154,33 @@ final class DmaScratch implements AutoCloseable {
     long marked = 0;
     cursor.resetPages(map, iovaPage, iovaPage + pages);
     runs.reset(segment, bit, end);
-    while (runs.next()) {
-      long at = runs.start();
-      long runEnd = at + runs.length();
-      while (at < runEnd && cursor.seek(iovaPage + (at - bit))) {
-        long base = bit + (cursor.iovaPage() - iovaPage);
-        long stop = Math.min(runEnd, base + cursor.pages());
-        if (base > at || !cursor.isWritable()) {
-          at = base > at ? base : stop;
-          continue;
-        }
-        cursor.log().mark(cursor.page() + (at - base), stop - at);
-        marked += stop - at;
-        at = stop;
+    for (int found = runs.batch(); found > 0; found = runs.batch()) {
+      for (int run = 0; run < found; run++) {
+        long first = runs.start(run);
+        marked += markRun(first, first + runs.length(run), iovaPage - bit);
       }
     }
     clear(bit, pages);
+    return marked;
+  }
+
+  /**
+   * Marks the pages that a run of bits stands for, its first at {@code toIova} pages further on.
+   */
+  private long markRun(long first, long end, long toIova) {
+    long marked = 0;
+    long at = first;
+    while (at < end && cursor.seek(at + toIova)) {
+      long base = cursor.iovaPage() - toIova;
+      long stop = Math.min(end, base + cursor.pages());
+      if (base > at || !cursor.isWritable()) {
+        at = base > at ? base : stop;
+        continue;
+      }
+      cursor.log().mark(cursor.page() + (at - base), stop - at);
+      marked += stop - at;
+      at = stop;
+    }
     return marked;
   }
 

@@ -97,8 +97,10 @@ final class LabDma implements AutoCloseable {
   static BitSet pagesOf(Epoch epoch) {
     BitSet pages = new BitSet();
     RunCursor runs = epoch.runs();
-    while (runs.next()) {
-      pages.set((int) runs.start(), (int) (runs.start() + runs.length()));
+    for (int found = runs.batch(); found > 0; found = runs.batch()) {
+      for (int run = 0; run < found; run++) {
+        pages.set((int) runs.start(run), (int) (runs.start(run) + runs.length(run)));
+      }
     }
     return pages;
   }
