@@ -271,7 +271,8 @@ public final class VfioDevice implements AutoCloseable {
    * @return the stream that this opened: into PRE_COPY from RUNNING, STOP_COPY from STOP, and
    *     RESUMING; empty otherwise, also into STOP_COPY from PRE_COPY, where the stream goes on
    * @throws LinuxException {@code EINVAL} for a way that there is not, also out of ERROR; the
-   *     message says in which state the device is now
+   *     message says in which state the device is now: the old one, one on the way, ERROR, or even
+   *     the wanted one if only its stream could not be handed out
    */
   public Optional<VfioMigrationStream> setMigDeviceState(int state) {
     StructLayout layout = VFIO_DEVICE_FEATURE_MIG_STATE_LAYOUT;
@@ -283,7 +284,7 @@ public final class VfioDevice implements AutoCloseable {
       int result = Ioctl.tryCall(fd, VFIO_DEVICE_FEATURE, argument);
       if (result < 0) {
         throw Ioctl.failure(
-            fd, VFIO_DEVICE_FEATURE, -result, "to " + stateName(state) + stateNow());
+            fd, VFIO_DEVICE_FEATURE, -result, "to " + stateName(state) + stateNow(state));
       }
       int data = argument.get(JAVA_INT, HEADER + offset(layout, "data_fd"));
       return data < 0
@@ -294,12 +295,20 @@ public final class VfioDevice implements AutoCloseable {
     }
   }
 
-  private String stateNow() {
+  private String stateNow(int wanted) {
+    int now;
     try {
-      return ", is in " + stateName(migDeviceState());
+      now = migDeviceState();
     } catch (LinuxException e) {
       return "";
     }
+    String advice = "";
+    if (now == VFIO_DEVICE_STATE_ERROR) {
+      advice = ", which only a reset ends";
+    } else if (now == wanted) {
+      advice = ", but its stream is lost: leave it and come again";
+    }
+    return ", is in " + stateName(now) + advice;
   }
 
   /**
