@@ -7,8 +7,10 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import dev.tidemark.ffm.LinuxException;
+import dev.tidemark.ffm.Mapping;
 import dev.tidemark.ffm.lab.FailNth;
 import dev.tidemark.ffm.lab.LabMemory;
+import java.lang.foreign.ValueLayout;
 import java.util.List;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Tag;
@@ -31,48 +33,6 @@ class InjectedFailureTest {
     memory.close();
   }
 
-  /**
-   * Sweeps over a call.
-   *
-   * @param call done with failures
-   * @param undo brings back the state before, after a call that was done
-   */
-  private static void sweep(Runnable call, Runnable undo) {
-    call.run();
-    undo.run();
-    boolean[] done = new boolean[1];
-    Runnable attempt =
-        () -> {
-          done[0] = false;
-          try {
-            call.run();
-            done[0] = true;
-          } catch (LinuxException e) {
-            assertTrue(e.errno() > 0);
-          }
-        };
-    // The first round only loads the classes of the failing way.
-    FailNth.run(1, attempt);
-    if (done[0]) {
-      undo.run();
-    }
-    int failures = 0;
-    int nth = 1;
-    while (FailNth.run(nth++, attempt)) {
-      assertTrue(nth < 1000, "no end of steps that can fail");
-      if (done[0]) {
-        undo.run();
-      } else {
-        failures++;
-        call.run();
-        undo.run();
-      }
-    }
-    assertTrue(done[0], "nothing failed, yet the call did");
-    undo.run();
-    assertTrue(failures > 0, "nothing could fail");
-  }
-
   private void map() {
     lab.ioas.mapFixed(START, memory.address(), BYTES, ACCESS);
   }
@@ -83,32 +43,32 @@ class InjectedFailureTest {
 
   @Test
   void mapping() {
-    sweep(this::map, this::unmap);
+    FailNth.sweep(this::map, this::unmap);
   }
 
   @Test
   void unmapping() {
     map();
-    sweep(this::unmap, this::map);
+    FailNth.sweep(this::unmap, this::map);
   }
 
   @Test
   void makingAnAddressSpace() {
     Ioas[] made = new Ioas[1];
-    sweep(() -> made[0] = lab.iommufd.allocIoas(), () -> made[0].close());
+    FailNth.sweep(() -> made[0] = lab.iommufd.allocIoas(), () -> made[0].close());
   }
 
   @Test
   void makingAPageTable() {
     map();
     Hwpt[] made = new Hwpt[1];
-    sweep(() -> made[0] = lab.tracking(lab.ioas), () -> made[0].close());
+    FailNth.sweep(() -> made[0] = lab.tracking(lab.ioas), () -> made[0].close());
   }
 
   @Test
   void copying() {
     map();
-    sweep(
+    FailNth.sweep(
         () -> lab.ioas.copyFixed(START + 2 * BYTES, lab.ioas, START, BYTES, ACCESS),
         () -> lab.ioas.unmap(START + 2 * BYTES, BYTES));
   }
@@ -117,22 +77,55 @@ class InjectedFailureTest {
   void enabling() {
     map();
     try (Hwpt table = lab.tracking(lab.ioas)) {
-      sweep(() -> table.setDirtyTracking(true), () -> table.setDirtyTracking(false));
+      FailNth.sweep(() -> table.setDirtyTracking(true), () -> table.setDirtyTracking(false));
     }
   }
 
   @Test
   void allowingAddresses() {
-    sweep(
+    FailNth.sweep(
         () -> lab.ioas.allowIovas(List.of(new IovaRange(START, START + BYTES - 1))),
         () -> lab.ioas.allowIovas(List.of()));
   }
 
   @Test
   void asking() {
-    sweep(() -> lab.ioas.iovaRanges(), () -> {});
-    sweep(() -> lab.iommufd.getHwInfo(lab.device.deviceId()), () -> {});
-    sweep(() -> lab.ioas.setHugePages(true), () -> {});
+    FailNth.sweep(() -> lab.ioas.iovaRanges(), () -> {});
+    FailNth.sweep(() -> lab.iommufd.getHwInfo(lab.device.deviceId()), () -> {});
+  }
+
+  /** The mode of accounting takes no step that can fail. */
+  @Test
+  void options() {
+    FailNth.sweep(() -> lab.ioas.setHugePages(false), () -> lab.ioas.setHugePages(true));
+    FailNth.sweep(() -> lab.ioas.getHugePages(), () -> {});
+  }
+
+  /** Asking for it and clearing it take no step that can fail. */
+  @Test
+  void theAddressSpaceForContainers() {
+    try (Iommufd other = Iommufd.open();
+        Ioas ioas = other.allocIoas()) {
+      FailNth.sweep(() -> other.setVfioIoas(ioas), other::clearVfioIoas);
+    }
+  }
+
+  @Test
+  void takingDirtyPages() {
+    map();
+    try (Hwpt table = lab.tracking(lab.ioas);
+        Mapping bitmap = Mapping.guarded(64)) {
+      lab.mock.replace(lab.device, table);
+      table.setDirtyTracking(true);
+      FailNth.sweep(
+          () -> {
+            bitmap.segment().fill((byte) 0);
+            lab.mock.dirty(table, START + 3 * IO_PAGE);
+          },
+          () -> table.getDirtyBitmap(START, BYTES, IO_PAGE, 0, bitmap.segment()),
+          () -> assertEquals(8, bitmap.segment().get(ValueLayout.JAVA_LONG, 0)));
+      lab.mock.replace(lab.device, lab.ioas);
+    }
   }
 
   @Test

@@ -2,7 +2,9 @@ package dev.tidemark.ffm.lab;
 
 import static java.lang.foreign.ValueLayout.JAVA_BYTE;
 
+import dev.tidemark.ffm.Errno;
 import dev.tidemark.ffm.Fd;
+import dev.tidemark.ffm.LinuxException;
 import dev.tidemark.ffm.internal.Libc;
 import java.io.IOException;
 import java.io.UncheckedIOException;
@@ -58,6 +60,73 @@ public final class FailNth {
         write.release();
       }
     }
+  }
+
+  /**
+   * Fails each step of a call once: it must then say so, or have done its work, and work when it is
+   * tried again. {@link #sweep(Runnable, Runnable, Runnable)} without a preparation.
+   */
+  public static void sweep(Runnable call, Runnable undo) {
+    sweep(() -> {}, call, undo);
+  }
+
+  /**
+   * Fails each step of a call once.
+   *
+   * @param prepare done before each round, without failures
+   * @param call done with failures, and after a failure once more without
+   * @param undo checks what a call that was done did, and brings back the state before
+   * @throws AssertionError if the call cannot fail at all, or was not done although nothing failed
+   */
+  public static void sweep(Runnable prepare, Runnable call, Runnable undo) {
+    prepare.run();
+    call.run();
+    undo.run();
+    LinuxException[] failure = new LinuxException[1];
+    Runnable attempt =
+        () -> {
+          failure[0] = null;
+          try {
+            call.run();
+          } catch (LinuxException e) {
+            failure[0] = e;
+          }
+        };
+    int failures = 0;
+    // The first failure of all only loads the classes of the failing way.
+    boolean failed = round(1, prepare, attempt, failure, call, undo);
+    for (int nth = 1; failed; nth++) {
+      if (nth == 1000) {
+        throw new AssertionError("no end of steps that can fail");
+      }
+      failed = round(nth, prepare, attempt, failure, call, undo);
+      failures += failure[0] == null ? 0 : 1;
+    }
+    if (failure[0] != null) {
+      throw new AssertionError("nothing failed, yet the call did", failure[0]);
+    }
+    if (failures == 0) {
+      throw new AssertionError("nothing could fail");
+    }
+  }
+
+  private static boolean round(
+      int nth,
+      Runnable prepare,
+      Runnable attempt,
+      LinuxException[] failure,
+      Runnable call,
+      Runnable undo) {
+    prepare.run();
+    boolean failed = run(nth, attempt);
+    if (failure[0] != null) {
+      if (Errno.name(failure[0].errno()).startsWith("errno")) {
+        throw new AssertionError("an error without a name", failure[0]);
+      }
+      call.run();
+    }
+    undo.run();
+    return failed;
   }
 
   private static MemorySegment text(Arena arena, String text) {

@@ -1,0 +1,227 @@
+package dev.tidemark.ffm.vfio;
+
+import static dev.tidemark.ffm.vfio.DmaLab.BASE;
+import static dev.tidemark.ffm.vfio.DmaLab.PAGE;
+import static dev.tidemark.ffm.vfio.DmaLab.pages;
+import static dev.tidemark.ffm.vfio.DmaLab.refused;
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import dev.tidemark.ffm.Errno;
+import dev.tidemark.ffm.LinuxException;
+import dev.tidemark.ffm.Mapping;
+import dev.tidemark.ffm.iommufd.Hwpt;
+import dev.tidemark.ffm.iommufd.IommufdUapi;
+import dev.tidemark.ffm.lab.DmaDevice;
+import dev.tidemark.ffm.lab.FailNth;
+import dev.tidemark.ffm.lab.LabDevices;
+import dev.tidemark.ffm.lab.MockIommu;
+import java.io.IOException;
+import java.io.UncheckedIOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.BitSet;
+import java.util.List;
+import java.util.Optional;
+import org.junit.jupiter.api.Tag;
+import org.junit.jupiter.api.Test;
+
+/** A device that writes, while memory, processes and the device itself go away. */
+@Tag("lab-mock")
+class DmaFaultTest {
+  private static final Path DRIVER = Path.of("/sys/bus/platform/drivers/dmalog");
+
+  /** A process that is killed while its device writes. */
+  static final class Victim {
+    public static void main(String[] args) throws IOException {
+      DmaLab lab = new DmaLab(DmaDevice.FULL);
+      lab.start();
+      lab.device.program(BASE, DmaLab.BYTES, 8, 1);
+      lab.device.run(0);
+      while (lab.device.writes() < 100) {
+        Thread.onSpinWait();
+      }
+      System.out.println("writing");
+      System.in.read();
+    }
+  }
+
+  @Test
+  void aProcessIsKilledAndItsDeviceOpensAsNew() throws IOException, InterruptedException {
+    List<String> command =
+        new ArrayList<>(
+            List.of(
+                Path.of(System.getProperty("java.home"), "bin", "java").toString(),
+                "@" + System.getProperty("tidemark.root") + "/jdk-flags.txt"));
+    command.addAll(List.of("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx64m"));
+    command.addAll(List.of("-cp", System.getProperty("java.class.path"), Victim.class.getName()));
+    Process victim =
+        new ProcessBuilder(command).redirectError(ProcessBuilder.Redirect.INHERIT).start();
+    try {
+      assertEquals("writing", victim.inputReader().readLine());
+      DmaLab[] busy = new DmaLab[1];
+      assertThrows(LinuxException.class, () -> busy[0] = new DmaLab(DmaDevice.FULL));
+    } finally {
+      victim.destroyForcibly().waitFor();
+    }
+    try (DmaLab lab = new DmaLab(DmaDevice.FULL)) {
+      assertEquals(0, lab.device.writes());
+      assertEquals(0, lab.device.logging());
+      assertFalse(lab.device.isRunning());
+      lab.start();
+      lab.write(3);
+      assertEquals(pages(3), lab.report());
+    }
+  }
+
+  private static void driver(String command, LabDevices device) {
+    try {
+      Files.writeString(DRIVER.resolve(command), device.name());
+    } catch (IOException e) {
+      throw new UncheckedIOException(e);
+    }
+  }
+
+  @Test
+  void aDeviceThatIsTakenAwayWorksUntilItIsClosed() throws InterruptedException {
+    LabDevices names = DmaDevice.names(DmaDevice.STOP_COPY);
+    Thread taker = new Thread(() -> driver("unbind", names));
+    try (DmaLab lab = new DmaLab(DmaDevice.STOP_COPY)) {
+      lab.start();
+      taker.start();
+      while (lab.device.removalRequests() == 0) {
+        Thread.sleep(1);
+      }
+      lab.write(5);
+      assertEquals(pages(5), lab.report());
+      assertThrows(LinuxException.class, () -> VfioDevice.open(names.cdev()));
+      assertTrue(taker.isAlive(), "who takes it away waits");
+    }
+    taker.join();
+    refused(Errno.ENOENT, () -> VfioDevice.open(names.cdev()));
+    driver("bind", names);
+    try (DmaLab lab = new DmaLab(DmaDevice.STOP_COPY)) {
+      lab.start();
+      lab.write(6);
+      assertEquals(pages(6), lab.report());
+    }
+  }
+
+  @Test
+  void memoryGoesAwayWhileTheDeviceWrites() throws InterruptedException {
+    try (DmaLab lab = new DmaLab(DmaDevice.PLAIN)) {
+      lab.start();
+      lab.device.program(BASE, DmaLab.BYTES, 8, 4);
+      lab.device.run(0);
+      BitSet seen = new BitSet();
+      for (int i = 0; i < 10; i++) {
+        long errors = lab.device.errors();
+        lab.ioas.unmap(BASE, DmaLab.BYTES);
+        seen.or(lab.report());
+        while (lab.device.errors() == errors) {
+          Thread.sleep(1);
+        }
+        assertEquals(Errno.ENOENT, lab.device.lastError());
+        lab.map();
+        long writes = lab.device.writes();
+        while (lab.device.writes() == writes) {
+          Thread.sleep(1);
+        }
+      }
+      lab.device.pause();
+      seen.or(lab.report());
+      BitSet missing = lab.written();
+      missing.andNot(seen);
+      assertEquals(new BitSet(), missing);
+    }
+  }
+
+  @Test
+  void aPageTableAndADeviceReportIntoOneBitmap() {
+    try (DmaLab lab = new DmaLab(DmaDevice.PLAIN)) {
+      MockIommu mock = new MockIommu(lab.iommufd);
+      MockIommu.Device behind = mock.addDevice(lab.ioas, 0);
+      Hwpt table =
+          lab.iommufd.allocHwpt(
+              behind.deviceId(), lab.ioas, IommufdUapi.IOMMU_HWPT_ALLOC_DIRTY_TRACKING);
+      mock.replace(behind, table);
+      table.setDirtyTracking(true);
+      lab.start();
+      for (int page = 0; page < 20; page++) {
+        mock.dirty(table, DmaLab.at(page * 7));
+      }
+      for (int page = 0; page < 33; page++) {
+        lab.write(page * 7 + 1);
+      }
+      lab.bitmap.segment().fill((byte) 0);
+      table.getDirtyBitmap(BASE, DmaLab.BYTES, PAGE, 0, lab.bitmap.segment());
+      assertEquals(20, DmaLab.bits(lab.bitmap.segment()).cardinality(), "not the other's");
+      lab.vfio.dmaLoggingReport(BASE, DmaLab.BYTES, PAGE, lab.bitmap.segment());
+      assertEquals(53, DmaLab.bits(lab.bitmap.segment()).cardinality());
+    }
+  }
+
+  @Test
+  void eachStepOfTheLogThatCanFailIsSurvived() {
+    try (DmaLab lab = new DmaLab(DmaDevice.PLAIN)) {
+      FailNth.sweep(lab::start, lab.vfio::dmaLoggingStop);
+      lab.start();
+      FailNth.sweep(
+          () -> {
+            lab.bitmap.segment().fill((byte) 0);
+            lab.write(1, 500);
+          },
+          () -> lab.vfio.dmaLoggingReport(BASE, DmaLab.BYTES, PAGE, lab.bitmap.segment()),
+          () -> assertEquals(pages(1, 500), DmaLab.bits(lab.bitmap.segment())));
+      lab.vfio.detach();
+      FailNth.sweep(() -> lab.vfio.attach(lab.ioas), lab.vfio::detach);
+    }
+  }
+
+  @Test
+  void eachStepOfABindThatCanFailIsSurvived() {
+    try (Mapping _ = Mapping.anonymous(PAGE);
+        DmaLab lab = new DmaLab(DmaDevice.PLAIN)) {
+      VfioDevice[] device = new VfioDevice[1];
+      String path = DmaDevice.names(DmaDevice.STOP_COPY).cdev();
+      FailNth.sweep(
+          () -> device[0] = VfioDevice.open(path),
+          () -> device[0].bindIommufd(lab.iommufd),
+          () -> {
+            assertEquals(VfioUapi.VFIO_DEVICE_STATE_RUNNING, device[0].migDeviceState());
+            device[0].close();
+          });
+    }
+  }
+
+  @Test
+  void aStreamThatFailsToOpenIsOpenedFromTheStateBefore() {
+    try (DmaLab lab = new DmaLab(DmaDevice.FULL)) {
+      @SuppressWarnings({"unchecked", "rawtypes"})
+      Optional<VfioMigrationStream>[] stream = new Optional[1];
+      for (int state :
+          new int[] {
+            VfioUapi.VFIO_DEVICE_STATE_STOP_COPY,
+            VfioUapi.VFIO_DEVICE_STATE_RESUMING,
+            VfioUapi.VFIO_DEVICE_STATE_PRE_COPY
+          }) {
+        FailNth.sweep(
+            () -> lab.vfio.setMigDeviceState(VfioUapi.VFIO_DEVICE_STATE_RUNNING),
+            () -> {
+              // The kernel may have reached the state and failed to hand out the stream.
+              if (lab.vfio.migDeviceState() == state) {
+                lab.vfio.reset();
+              }
+              stream[0] = lab.vfio.setMigDeviceState(state);
+            },
+            () -> {
+              stream[0].orElseThrow().close();
+              lab.vfio.reset();
+            });
+      }
+    }
+  }
+}
