@@ -65,7 +65,6 @@ enum dmalog_register {
 	DMALOG_MARKS,		/* tracked pages marked or dropped */
 	DMALOG_DROPPED,
 	DMALOG_IN_FLIGHT,	/* writes whose data is there, not the mark */
-	DMALOG_REPORTS,
 	DMALOG_LOGGING,		/* the tracked page's bytes, 0 if off */
 	DMALOG_REMOVAL,		/* times that the device was asked back */
 	DMALOG_REGISTERS
@@ -185,45 +184,38 @@ static void pages_free(struct xarray *pages)
 
 /* The log */
 
-#define for_each_touched(d, range, first, end)				\
-	for (range = (d)->ranges; range < (d)->ranges + (d)->nranges; range++) \
-		if (range->start <= (end) && range->last >= (first))
+/* Whether one of the ranges has some, or all, of this. */
+static bool dmalog_tracks(struct dmalog *d, u64 first, u64 last, bool all)
+{
+	struct dmalog_range *r;
+
+	for (r = d->ranges; r < d->ranges + d->nranges; r++)
+		if (all ? r->start <= first && r->last >= last :
+			  r->start <= last && r->last >= first)
+			return true;
+	return false;
+}
 
 static int dmalog_reserve(struct dmalog *d, u64 iova, u64 last)
 {
-	struct dmalog_range *range;
-	int ret = pages_reserve(&d->record, iova >> PAGE_SHIFT, last >> PAGE_SHIFT);
-
-	if (ret || !d->shift)
-		return ret;
-	for_each_touched(d, range, iova, last) {
-		ret = pages_reserve(&d->log, max(iova, range->start) >> d->shift,
-				    min(last, range->last) >> d->shift);
-		if (ret)
-			return ret;
-	}
-	return 0;
+	return pages_reserve(&d->record, iova >> PAGE_SHIFT, last >> PAGE_SHIFT) ?:
+	       d->shift ? pages_reserve(&d->log, iova >> d->shift, last >> d->shift) : 0;
 }
 
 static void dmalog_mark(struct dmalog *d, u64 iova, u64 last)
 {
-	struct dmalog_range *range;
-	u64 page;
+	u64 page, next;
 
-	if (!d->shift)
-		return;
-	for_each_touched(d, range, iova, last) {
-		u64 end = min(last, range->last) >> d->shift;
+	for (page = iova >> d->shift; d->shift && page <= last >> d->shift; page++) {
+		u64 drop = setting(d, DMALOG_DROP);
 
-		for (page = max(iova, range->start) >> d->shift; page <= end; page++) {
-			u64 n = count(d, DMALOG_MARKS, 1);
-			u64 drop = setting(d, DMALOG_DROP);
-
-			if (drop && n % drop == 0)
-				count(d, DMALOG_DROPPED, 1);
-			else
-				pages_set(&d->log, page);
-		}
+		next = (page + 1) << d->shift;
+		if (!dmalog_tracks(d, max(iova, page << d->shift), min(last, next - 1), false))
+			continue;
+		if (count(d, DMALOG_MARKS, 1) % (drop ?: U64_MAX))
+			pages_set(&d->log, page);
+		else
+			count(d, DMALOG_DROPPED, 1);
 	}
 }
 
@@ -250,10 +242,6 @@ static int dmalog_log_start(struct vfio_device *vdev, struct rb_root_cached *ran
 		return ret;
 	if (!is_power_of_2(*page_size))
 		return -EINVAL;
-	for (node = interval_tree_iter_first(ranges, 0, ULONG_MAX); node;
-	     node = interval_tree_iter_next(node, 0, ULONG_MAX))
-		if (node->last < node->start || node->last == U64_MAX)
-			return -EINVAL; /* of length 0 */
 	guard(rwsem_write)(&d->sem);
 	if (d->shift)
 		return -EINVAL;
@@ -261,6 +249,8 @@ static int dmalog_log_start(struct vfio_device *vdev, struct rb_root_cached *ran
 		vfio_combine_iova_ranges(ranges, nnodes, most);
 	for (node = interval_tree_iter_first(ranges, 0, ULONG_MAX); node;
 	     node = interval_tree_iter_next(node, 0, ULONG_MAX)) {
+		if (node->last < node->start)
+			return -EINVAL;
 		d->ranges[n].start = node->start;
 		d->ranges[n++].last = node->last;
 	}
@@ -313,51 +303,36 @@ static u64 dmalog_deliver(struct dmalog *d, unsigned long *word, u64 page, u64 i
 	return hweight_long(bits);
 }
 
-static int dmalog_report(struct dmalog *d, u64 iova, u64 last, struct iova_bitmap *dirty)
-{
-	struct dmalog_range *range;
-	bool fails = false, inside = false;
-	u64 end = last >> d->shift, delivered = 0;
-	unsigned long at, *chunk;
-
-	count(d, DMALOG_REPORTS, 1);
-	if (setting(d, DMALOG_FAIL_REPORT))
-		fails = !count(d, DMALOG_FAIL_REPORT, -1);
-	if (!d->shift)
-		return -EINVAL;
-	for_each_touched(d, range, iova, last)
-		inside |= range->start <= iova && range->last >= last;
-	if (setting(d, DMALOG_STRICT) && !inside)
-		return -EINVAL;
-	xa_for_each_range(&d->log, at, chunk, iova >> d->shift >> CHUNK_SHIFT, end >> CHUNK_SHIFT) {
-		u64 page = (u64)at << CHUNK_SHIFT;
-		u64 stop = page + CHUNK_BITS;
-
-		page = max(page, round_down(iova >> d->shift, BITS_PER_LONG));
-		for (; page < stop && page <= end; page += BITS_PER_LONG) {
-			if (fails && delivered >= setting(d, DMALOG_FAIL_AFTER))
-				return -EIO;
-			delivered += dmalog_deliver(d, chunk + BIT_WORD(page & (CHUNK_BITS - 1)),
-				page, iova, last, dirty);
-		}
-	}
-	return fails ? -EIO : 0;
-}
-
-static int dmalog_log_read_and_clear(struct vfio_device *vdev,
-				     unsigned long iova, unsigned long length,
-				     struct iova_bitmap *dirty)
+static int dmalog_log_read_and_clear(struct vfio_device *vdev, unsigned long iova,
+				     unsigned long length, struct iova_bitmap *dirty)
 {
 	struct dmalog *d = to_dmalog(vdev);
+	u64 last = iova + length - 1, end, delivered = 0;
+	unsigned long at, *chunk;
+	bool fails;
 
-	if (!length)
-		return -EINVAL;
 	if (setting(d, DMALOG_QUIESCE)) {
 		down_write(&d->sem);
 		up_write(&d->sem);
 	}
 	guard(rwsem_read)(&d->sem);
-	return dmalog_report(d, iova, iova + length - 1, dirty);
+	fails = setting(d, DMALOG_FAIL_REPORT) && !count(d, DMALOG_FAIL_REPORT, -1);
+	if (!length || !d->shift ||
+	    (setting(d, DMALOG_STRICT) && !dmalog_tracks(d, iova, last, true)))
+		return -EINVAL;
+	end = last >> d->shift;
+	xa_for_each_range(&d->log, at, chunk, iova >> d->shift >> CHUNK_SHIFT, end >> CHUNK_SHIFT) {
+		u64 first = (u64)at << CHUNK_SHIFT;
+		u64 page = max(first, round_down(iova >> d->shift, BITS_PER_LONG));
+
+		for (; page < first + CHUNK_BITS && page <= end; page += BITS_PER_LONG) {
+			if (fails && delivered >= setting(d, DMALOG_FAIL_AFTER))
+				return -EIO;
+			delivered += dmalog_deliver(d, chunk + BIT_WORD(page - first), page, iova,
+						    last, dirty);
+		}
+	}
+	return fails ? -EIO : 0;
 }
 
 static const struct vfio_log_ops dmalog_log_ops = {
@@ -610,14 +585,15 @@ static struct dmalog_stream *dmalog_stream_open(int mode, u64 blob_bytes)
 	s->room = sizeof(struct dmalog_head) + blob_bytes + DMALOG_MOST_DELTA +
 		  sizeof(struct dmalog_tail);
 	s->data = kvmalloc(s->room, GFP_KERNEL);
-	s->file = s->data ? anon_inode_getfile("dmalog", &dmalog_stream_fops, s, mode) :
-			    ERR_PTR(-ENOMEM);
+	s->file = ERR_PTR(-ENOMEM);
+	if (s->data)
+		s->file = anon_inode_getfile("dmalog", &dmalog_stream_fops, s, mode);
 	if (IS_ERR(s->file)) {
-		int ret = PTR_ERR(s->file);
+		struct dmalog_stream *failed = ERR_CAST(s->file);
 
 		kvfree(s->data);
 		kfree(s);
-		return ERR_PTR(ret);
+		return failed;
 	}
 	stream_open(s->file->f_inode, s->file);
 	return s;

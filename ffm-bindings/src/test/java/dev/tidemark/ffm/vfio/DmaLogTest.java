@@ -22,6 +22,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import dev.tidemark.ffm.Errno;
 import dev.tidemark.ffm.Ioctl;
+import dev.tidemark.ffm.Mapping;
 import dev.tidemark.ffm.lab.DmaDevice;
 import dev.tidemark.ffm.lab.LabMemory;
 import java.lang.foreign.Arena;
@@ -69,6 +70,28 @@ class DmaLogTest {
           at(first), (PAGES - first) * PAGE, PAGE, lab.bitmap.segment().asSlice(first / 8));
       assertEquals(expected, bits(lab.bitmap.segment()));
       assertEquals(new BitSet(), lab.report());
+    }
+  }
+
+  @Test
+  void aRangeOfHalfATebibyteIsReportedAtOnce() {
+    long bytes = 1L << 39;
+    vfio.dmaLoggingStart(PAGE, List.of(new DmaRange(0, bytes)));
+    try (Mapping bitmap = Mapping.guarded(bytes / PAGE / 8)) {
+      // On both sides of a page of the bitmap, and of what the kernel pins of it at a time.
+      long[] islands = {0, 1L << 27, 1L << 36, 5L << 36, bytes - DmaLab.BYTES};
+      for (long island : islands) {
+        lab.ioas.mapFixed(island, lab.memory.segment().address(), DmaLab.BYTES, DmaLab.ACCESS);
+        device.write(island, 1);
+        device.write(island + DmaLab.BYTES - PAGE, 1);
+      }
+      vfio.dmaLoggingReport(0, bytes, PAGE, bitmap.segment());
+      BitSet expected = new BitSet();
+      for (long island : islands) {
+        expected.set((int) (island / PAGE));
+        expected.set((int) (island / PAGE) + PAGES - 1);
+      }
+      assertEquals(expected, bits(bitmap.segment()));
     }
   }
 
@@ -125,6 +148,7 @@ class DmaLogTest {
     assertFalse(vfio.probeFeature(VFIO_DEVICE_FEATURE_DMA_LOGGING_START | VFIO_DEVICE_FEATURE_GET));
     assertFalse(
         vfio.probeFeature(VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT | VFIO_DEVICE_FEATURE_SET));
+    assertFalse(vfio.probeFeature(VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP | VFIO_DEVICE_FEATURE_GET));
   }
 
   @Test

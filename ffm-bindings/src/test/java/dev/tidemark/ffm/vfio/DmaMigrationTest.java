@@ -14,6 +14,8 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import dev.tidemark.ffm.Errno;
 import dev.tidemark.ffm.lab.DmaDevice;
+import dev.tidemark.ffm.lab.LabDevices;
+import java.io.IOException;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.util.BitSet;
@@ -132,6 +134,21 @@ class DmaMigrationTest {
       vfio.setMigDeviceState(state).ifPresent(VfioMigrationStream::close);
       assertEquals(PAGE, lab.device.logging());
       assertEquals(pages(page), lab.report());
+    }
+  }
+
+  @Test
+  void aDeviceBehindAnIommuSharesTheAddressSpace() throws IOException {
+    try (VfioDevice card = VfioDevice.open(LabDevices.pci().cdev())) {
+      card.bindIommufd(lab.iommufd);
+      card.attach(lab.ioas);
+      lab.start();
+      for (int page = 0; page < 33; page++) {
+        lab.write(page * 5);
+      }
+      assertEquals(lab.written(), lab.report());
+      assertEquals(33, lab.written().cardinality());
+      card.detach();
     }
   }
 
