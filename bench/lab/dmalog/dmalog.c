@@ -65,6 +65,7 @@ enum dmalog_register {
 	DMALOG_MARKS,		/* tracked pages marked or dropped */
 	DMALOG_DROPPED,
 	DMALOG_IN_FLIGHT,	/* writes whose data is there, not the mark */
+	DMALOG_REPORTS,
 	DMALOG_LOGGING,		/* the tracked page's bytes, 0 if off */
 	DMALOG_REMOVAL,		/* times that the device was asked back */
 	DMALOG_REGISTERS
@@ -316,6 +317,7 @@ static int dmalog_log_read_and_clear(struct vfio_device *vdev, unsigned long iov
 		up_write(&d->sem);
 	}
 	guard(rwsem_read)(&d->sem);
+	count(d, DMALOG_REPORTS, 1);
 	fails = setting(d, DMALOG_FAIL_REPORT) && !count(d, DMALOG_FAIL_REPORT, -1);
 	if (!length || !d->shift ||
 	    (setting(d, DMALOG_STRICT) && !dmalog_tracks(d, iova, last, true)))

@@ -273,8 +273,8 @@ public final class VfioContainer implements AutoCloseable {
             fd,
             VFIO_IOMMU_MAP_DMA,
             -result,
-            "IOVA 0x%x, %d bytes of address 0x%x, access %d"
-                .formatted(iova, size, address, access));
+            "IOVA 0x%x, %d bytes of address 0x%x, access %d%s"
+                .formatted(iova, size, address, access, mapAdvice(-result)));
       }
     }
   }
@@ -337,7 +337,14 @@ public final class VfioContainer implements AutoCloseable {
             fd,
             VFIO_IOMMU_UNMAP_DMA,
             -result,
-            "IOVA 0x%x, %d bytes, flags %d".formatted(iova, size, flags));
+            "IOVA 0x%x, %d bytes, flags %d%s"
+                .formatted(
+                    iova,
+                    size,
+                    flags,
+                    result == -Errno.EINVAL
+                        ? ": unmap whole mappings; with a bitmap, tracking must be on"
+                        : ""));
       }
       return argument.get(JAVA_LONG, UNMAP$size);
     }
@@ -358,7 +365,8 @@ public final class VfioContainer implements AutoCloseable {
           on ? VFIO_IOMMU_DIRTY_PAGES_FLAG_START : VFIO_IOMMU_DIRTY_PAGES_FLAG_STOP);
       int result = call(VFIO_IOMMU_DIRTY_PAGES);
       if (result < 0) {
-        throw Ioctl.failure(fd, VFIO_IOMMU_DIRTY_PAGES, -result, on ? "start" : "stop");
+        throw Ioctl.failure(
+            fd, VFIO_IOMMU_DIRTY_PAGES, -result, (on ? "start" : "stop") + trackAdvice(-result));
       }
     }
   }
@@ -399,9 +407,29 @@ public final class VfioContainer implements AutoCloseable {
             fd,
             VFIO_IOMMU_DIRTY_PAGES,
             -result,
-            "get, IOVA 0x%x, %d bytes, pages of %d".formatted(iova, size, pageSize));
+            "get, IOVA 0x%x, %d bytes, pages of %d, all of which counts as dirty%s"
+                .formatted(iova, size, pageSize, trackAdvice(-result)));
       }
     }
+  }
+
+  private static String mapAdvice(int errno) {
+    return switch (errno) {
+      case Errno.EEXIST -> ": unmap what is mapped there first";
+      case Errno.EINVAL -> ": map whole pages where devices can reach them, see info()";
+      case Errno.ENOSPC -> ": fewer mappings, see info()";
+      case Errno.ENOMEM -> ": raise the limit of locked memory (ulimit -l)";
+      default -> "";
+    };
+  }
+
+  private static String trackAdvice(int errno) {
+    return switch (errno) {
+      case Errno.ENOTTY -> ": an iommufd that plays container cannot track";
+      case Errno.EACCES -> ": only VFIO_TYPE1v2_IOMMU can track";
+      case Errno.EINVAL -> ": ask with tracking on, for whole mappings, in info()'s page size";
+      default -> "";
+    };
   }
 
   private void setBitmap(long at, long size, long pageSize, MemorySegment bitmap) {

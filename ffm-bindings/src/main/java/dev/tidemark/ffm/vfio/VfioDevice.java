@@ -96,8 +96,9 @@ public final class VfioDevice implements AutoCloseable {
    * that.
    *
    * @return the device's id there; that of a mediated device is of no use for page tables
-   * @throws LinuxException {@code EINVAL} if it is bound, or came from a group; {@code EBUSY} if
-   *     its group is in use; {@code EPERM} if its interrupts cannot be isolated
+   * @throws LinuxException {@code EINVAL} if it is bound, also by another process, or came from a
+   *     group; {@code EBUSY} if its group is in use; {@code EPERM} if its interrupts cannot be
+   *     isolated
    */
   public int bindIommufd(Iommufd iommufd) {
     StructLayout layout = VFIO_DEVICE_BIND_IOMMUFD_LAYOUT;
@@ -105,11 +106,23 @@ public final class VfioDevice implements AutoCloseable {
     try (Arena arena = Arena.ofConfined()) {
       MemorySegment argument = argument(arena, layout);
       argument.set(JAVA_INT, offset(layout, "iommufd"), number);
-      call(VFIO_DEVICE_BIND_IOMMUFD, argument, "to " + iommufd);
+      int result = tryCall(VFIO_DEVICE_BIND_IOMMUFD, argument);
+      if (result < 0) {
+        throw Ioctl.failure(
+            fd, VFIO_DEVICE_BIND_IOMMUFD, -result, "to " + iommufd + bindAdvice(-result));
+      }
       return argument.get(JAVA_INT, offset(layout, "out_devid"));
     } finally {
       iommufd.fd().release();
     }
+  }
+
+  private static String bindAdvice(int errno) {
+    return switch (errno) {
+      case Errno.EINVAL -> ": it is bound already, also by another process, or came from a group";
+      case Errno.EBUSY -> ": close its group first";
+      default -> "";
+    };
   }
 
   /**

@@ -3,6 +3,7 @@ package dev.tidemark.ffm.vfio;
 import static dev.tidemark.ffm.vfio.VfioUapi.*;
 import static java.lang.foreign.ValueLayout.JAVA_INT;
 
+import dev.tidemark.ffm.Errno;
 import dev.tidemark.ffm.Fd;
 import dev.tidemark.ffm.Ioctl;
 import dev.tidemark.ffm.LinuxException;
@@ -63,7 +64,20 @@ public final class VfioGroup implements AutoCloseable {
   public void setContainer(VfioContainer container) {
     int number = container.fd().acquire();
     try (Arena arena = Arena.ofConfined()) {
-      Ioctl.call(fd, VFIO_GROUP_SET_CONTAINER, arena.allocateFrom(JAVA_INT, number));
+      MemorySegment argument = arena.allocateFrom(JAVA_INT, number);
+      int result;
+      do {
+        result = Ioctl.tryCall(fd, VFIO_GROUP_SET_CONTAINER, argument);
+      } while (result == -Errno.EINTR);
+      if (result < 0) {
+        throw Ioctl.failure(
+            fd,
+            VFIO_GROUP_SET_CONTAINER,
+            -result,
+            "into "
+                + container
+                + (result == -Errno.EINVAL ? ": take it out of its container first" : ""));
+      }
     } finally {
       container.fd().release();
     }
@@ -75,7 +89,14 @@ public final class VfioGroup implements AutoCloseable {
    * @throws LinuxException {@code EBUSY} if one of its devices is open
    */
   public void unsetContainer() {
-    Ioctl.call(fd, VFIO_GROUP_UNSET_CONTAINER, 0);
+    int result = Ioctl.tryCall(fd, VFIO_GROUP_UNSET_CONTAINER, 0);
+    if (result < 0) {
+      throw Ioctl.failure(
+          fd,
+          VFIO_GROUP_UNSET_CONTAINER,
+          -result,
+          result == -Errno.EBUSY ? "close its devices first" : null);
+    }
   }
 
   /**
@@ -83,13 +104,29 @@ public final class VfioGroup implements AutoCloseable {
    * VFIO_GROUP_GET_DEVICE_FD}).
    *
    * @param name such as {@code 0000:00:02.0}, or a mediated device's UUID
-   * @throws LinuxException {@code ENODEV} if the group has no such device
+   * @throws LinuxException {@code ENODEV} if the group has no such device; {@code EINVAL} without a
+   *     container or an IOMMU
    */
   public VfioDevice openDevice(String name) {
     try (Arena arena = Arena.ofConfined()) {
-      int number = Ioctl.call(fd, VFIO_GROUP_GET_DEVICE_FD, arena.allocateFrom(name));
+      MemorySegment argument = arena.allocateFrom(name);
+      int number;
+      do {
+        number = Ioctl.tryCall(fd, VFIO_GROUP_GET_DEVICE_FD, argument);
+      } while (number == -Errno.EINTR);
+      if (number < 0) {
+        throw Ioctl.failure(fd, VFIO_GROUP_GET_DEVICE_FD, -number, name + openAdvice(-number));
+      }
       return VfioDevice.own(Fd.own(number, "VFIO device " + name));
     }
+  }
+
+  private static String openAdvice(int errno) {
+    return switch (errno) {
+      case Errno.ENODEV -> ": the group has no such device";
+      case Errno.EINVAL -> ": put the group into a container and set its IOMMU first";
+      default -> "";
+    };
   }
 
   @Override

@@ -76,6 +76,7 @@ public final class DmaDevice implements AutoCloseable {
     MARKS,
     DROPPED,
     IN_FLIGHT,
+    REPORTS,
     LOGGING,
     REMOVAL
   }
@@ -393,6 +394,11 @@ public final class DmaDevice implements AutoCloseable {
   /** Writes whose data is there and whose mark waits. */
   public long inFlight() {
     return get(Register.IN_FLIGHT);
+  }
+
+  /** Reports that reached the device. */
+  public long reports() {
+    return get(Register.REPORTS);
   }
 
   /** Bytes of a tracked page; 0 while it does not log. */

@@ -4,6 +4,7 @@ import static dev.tidemark.ffm.vfio.DmaLab.allFrom;
 import static dev.tidemark.ffm.vfio.DmaLab.bits;
 import static dev.tidemark.ffm.vfio.DmaLab.pages;
 import static dev.tidemark.ffm.vfio.DmaLab.refused;
+import static dev.tidemark.ffm.vfio.DmaLab.says;
 import static dev.tidemark.ffm.vfio.VfioUapi.*;
 import static java.lang.foreign.ValueLayout.JAVA_LONG;
 import static org.junit.jupiter.api.Assertions.assertEquals;
@@ -157,8 +158,18 @@ class DmaType1Test {
   @Test
   void groupAndCharacterDeviceExcludeEachOther() {
     try (Iommufd iommufd = Iommufd.open()) {
-      refused(Errno.EBUSY, () -> DmaDevice.open(DmaDevice.PLAIN, iommufd));
+      says("close its group", refused(Errno.EBUSY, () -> DmaDevice.open(DmaDevice.PLAIN, iommufd)));
     }
+  }
+
+  @Test
+  void whatIsRefusedSaysWhatToDo() {
+    says("take it out", refused(Errno.EINVAL, () -> group.setContainer(container)));
+    says("close its devices", refused(Errno.EBUSY, group::unsetContainer));
+    says("no such device", refused(Errno.ENODEV, () -> group.openDevice("dmalog.99")));
+    says("unmap", refused(Errno.EEXIST, this::map));
+    says("tracking on", refused(Errno.EINVAL, this::get));
+    says("whole mappings", refused(Errno.EINVAL, () -> container.unmapDma(BASE, PAGE)));
   }
 
   /** Unmapping and asking for dirty pages take no step that can fail. */
