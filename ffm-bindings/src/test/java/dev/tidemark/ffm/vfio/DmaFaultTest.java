@@ -11,7 +11,6 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import dev.tidemark.ffm.Errno;
 import dev.tidemark.ffm.LinuxException;
-import dev.tidemark.ffm.Mapping;
 import dev.tidemark.ffm.iommufd.Hwpt;
 import dev.tidemark.ffm.iommufd.IommufdUapi;
 import dev.tidemark.ffm.lab.DmaDevice;
@@ -34,7 +33,7 @@ import org.junit.jupiter.api.Test;
 class DmaFaultTest {
   private static final Path DRIVER = Path.of("/sys/bus/platform/drivers/dmalog");
 
-  /** A process that is killed while its device writes. */
+  /** A process that is killed while its device writes, a mark waits, and a report for that. */
   static final class Victim {
     public static void main(String[] args) throws IOException {
       DmaLab lab = new DmaLab(DmaDevice.FULL);
@@ -44,6 +43,12 @@ class DmaFaultTest {
       while (lab.device.writes() < 100) {
         Thread.onSpinWait();
       }
+      lab.device.holdMarks();
+      new Thread(() -> lab.write(1)).start();
+      while (lab.device.inFlight() < 2) {
+        Thread.onSpinWait();
+      }
+      new Thread(lab::report).start();
       System.out.println("writing");
       System.in.read();
     }
@@ -183,8 +188,7 @@ class DmaFaultTest {
 
   @Test
   void eachStepOfABindThatCanFailIsSurvived() {
-    try (Mapping _ = Mapping.anonymous(PAGE);
-        DmaLab lab = new DmaLab(DmaDevice.PLAIN)) {
+    try (DmaLab lab = new DmaLab(DmaDevice.PLAIN)) {
       VfioDevice[] device = new VfioDevice[1];
       String path = DmaDevice.names(DmaDevice.STOP_COPY).cdev();
       FailNth.sweep(
