@@ -154,16 +154,14 @@ public final class RunCursor {
         lines == null ? -1 : lines.get(CheckedBitmapOps.WORD, first >>> 9 << 3) >>> (first >>> 3);
     named &= -1L >>> -count;
     n = ops.listRuns(map, first << 3, named, (int) ((first << 6) - base), ends, n, edges);
+    // The line behind the last that was looked at, and the next one that is named.
     long left = edges[8];
-    if (left != 0) {
-      word = first + (Long.numberOfTrailingZeros(left) << 3);
-      return n;
-    }
-    long behind = 64 - Long.numberOfLeadingZeros(named);
-    if ((n & 1) != 0 && behind < count) {
+    long behind = 64 - Long.numberOfLeadingZeros(named & ~left);
+    long onwards = left == 0 ? count : Long.numberOfTrailingZeros(left);
+    if ((n & 1) != 0 && behind < onwards) {
       ends[n++] = (int) ((first + (behind << 3) << 6) - base);
     }
-    word = first + (count << 3);
+    word = first + (onwards << 3);
     return n;
   }
 

@@ -83,6 +83,29 @@ class RunCursorTest {
   }
 
   @Test
+  void findsEveryRunOfManyBatchesThroughASummary() {
+    long words = 1 << 14;
+    try (Mapping mapping = Mapping.guarded(words * 8);
+        Mapping lines = Mapping.guarded(words / 64)) {
+      MemorySegment map = mapping.segment();
+      for (int i = 0; i < 200; i++) {
+        // Runs of a line or so, with lines between them: batches end where a run and a gap meet.
+        map.fill((byte) 0);
+        int longest = 1 + random.nextInt(700);
+        for (long at = random.nextInt(600); at + 1400 < words * 64; ) {
+          long length = 1 + random.nextInt(longest);
+          Bitmaps.ops().set(map, at, length);
+          at += length + 1 + random.nextInt(longest);
+          at = random.nextInt(4) == 0 ? (at + 511) / 512 * 512 : at;
+        }
+        Bitmaps.ops().summarize(map, words, lines.segment());
+        cursor.reset(map, lines.segment(), words * 64);
+        assertRuns(Model.of(map), 0, words * 64);
+      }
+    }
+  }
+
+  @Test
   void startsAgainAfterReset() {
     try (Arena arena = Arena.ofConfined()) {
       MemorySegment map = arena.allocate(64, 8);
