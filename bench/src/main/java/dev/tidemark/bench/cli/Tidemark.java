@@ -20,6 +20,7 @@ import picocli.CommandLine.Spec;
       MigrateCommand.class,
       ReceiveCommand.class,
       ProbeCommand.class,
+      RatiosCommand.class,
       JmhCommand.class
     })
 public final class Tidemark implements Callable<Integer> {

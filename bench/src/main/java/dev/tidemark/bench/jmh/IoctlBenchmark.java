@@ -1,9 +1,6 @@
 package dev.tidemark.bench.jmh;
 
-import dev.tidemark.ffm.Fd;
-import dev.tidemark.ffm.Ioctl;
-import dev.tidemark.ffm.LinuxException;
-import java.lang.foreign.MemorySegment;
+import dev.tidemark.bench.hot.IoctlPath;
 import java.util.concurrent.TimeUnit;
 import org.openjdk.jmh.annotations.Benchmark;
 import org.openjdk.jmh.annotations.BenchmarkMode;
@@ -18,10 +15,7 @@ import org.openjdk.jmh.annotations.State;
 import org.openjdk.jmh.annotations.TearDown;
 import org.openjdk.jmh.annotations.Warmup;
 
-/**
- * What a call of the kernel costs: {@code KVM_GET_API_VERSION} of {@code linux/kvm.h}, which does
- * nothing else; without {@code /dev/kvm} the same number on {@code /dev/null}, which refuses it.
- */
+/** What a call of the kernel costs, see {@link IoctlPath}. */
 @State(Scope.Thread)
 @BenchmarkMode(Mode.AverageTime)
 @OutputTimeUnit(TimeUnit.NANOSECONDS)
@@ -29,39 +23,36 @@ import org.openjdk.jmh.annotations.Warmup;
 @Measurement(iterations = 5, time = 1)
 @Fork(2)
 public class IoctlBenchmark {
-  private static final Ioctl.Request KVM_GET_API_VERSION =
-      Ioctl._IO("KVM_GET_API_VERSION", 0xae, 0x00);
+  private IoctlPath path;
 
-  private Fd fd;
-
-  /** Opens the device, and checks its answer. */
+  /** Opens the device, and compares the answers. */
   @Setup(Level.Trial)
   public void open() {
-    try {
-      fd = Fd.open("/dev/kvm", Fd.O_RDWR);
-      Inputs.check(12, call(), "KVM_GET_API_VERSION");
-    } catch (LinuxException e) {
-      System.out.println(e.getMessage() + ": /dev/null instead");
-      fd = Fd.open("/dev/null", Fd.O_RDWR);
-      Inputs.check(-25, call(), "ioctl on /dev/null");
-    }
+    path = new IoctlPath();
+    Inputs.check(path.rival(), path.tidemark(), "answer");
   }
 
   /** Closes the device. */
   @TearDown(Level.Trial)
   public void close() {
-    fd.close();
+    path.close();
   }
 
   /** A request whose argument is a number. */
   @Benchmark
   public int call() {
-    return Ioctl.tryCall(fd, KVM_GET_API_VERSION, 0L);
+    return path.call();
   }
 
-  /** A request whose argument is memory; the kernel looks at neither. */
+  /** A request whose argument is memory. */
   @Benchmark
   public int callWithMemory() {
-    return Ioctl.tryCall(fd, KVM_GET_API_VERSION, MemorySegment.NULL);
+    return path.callWithMemory();
+  }
+
+  /** {@link IoctlPath#CALLS} calls in C. */
+  @Benchmark
+  public long thousandInC() {
+    return path.rival();
   }
 }

@@ -1,0 +1,138 @@
+package dev.tidemark.bench.ratios;
+
+import com.sun.management.ThreadMXBean;
+import dev.tidemark.bench.ratios.Contest.Side;
+import java.lang.management.ManagementFactory;
+import java.util.Arrays;
+
+/**
+ * Measures both sides of a contest in turn, sample by sample, so that a machine that drifts hurts
+ * both alike.
+ */
+public final class Interleaved {
+  private static final ThreadMXBean THREADS = (ThreadMXBean) ManagementFactory.getThreadMXBean();
+
+  private final int samples;
+  private final long sampleNanos;
+  private final long warmUpNanos;
+
+  /**
+   * @param samples of each side
+   * @param sampleNanos how long one should take at least
+   * @param warmUpNanos how long each side runs before the first
+   */
+  public Interleaved(int samples, long sampleNanos, long warmUpNanos) {
+    this.samples = samples;
+    this.sampleNanos = sampleNanos;
+    this.warmUpNanos = warmUpNanos;
+  }
+
+  /**
+   * Compares the results, warms up and measures.
+   *
+   * @throws IllegalStateException if the two sides have different results
+   */
+  public Outcome measure(Contest contest) {
+    Side mine = contest.tidemark();
+    Side other = contest.other();
+    if (other != null) {
+      long result = once(mine);
+      long expected = once(other);
+      if (result != expected) {
+        throw new IllegalStateException(
+            "%s, %s, %s: Tidemark's result is %d, that of %s is %d"
+                .formatted(
+                    contest.path(),
+                    contest.size(),
+                    contest.input(),
+                    result,
+                    contest.rival(),
+                    expected));
+      }
+    }
+    int calls = warmUp(mine);
+    int otherCalls = other == null ? 0 : warmUp(other);
+    double[] mineNanos = new double[samples];
+    double[] otherNanos = new double[samples];
+    double[] ratios = new double[samples];
+    double allocated = Double.MAX_VALUE;
+    for (int i = 0; i < samples; i++) {
+      boolean first = i % 2 == 0;
+      if (!first && other != null) {
+        otherNanos[i] = sample(other, otherCalls);
+      }
+      long before = THREADS.getCurrentThreadAllocatedBytes();
+      mineNanos[i] = sample(mine, calls);
+      long after = THREADS.getCurrentThreadAllocatedBytes();
+      allocated = Math.min(allocated, (double) (after - before) / calls / mine.jobs());
+      if (first && other != null) {
+        otherNanos[i] = sample(other, otherCalls);
+      }
+      if (other == null) {
+        otherNanos[i] = contest.fixedNanos();
+      }
+      ratios[i] = otherNanos[i] / mineNanos[i];
+    }
+    Arrays.sort(mineNanos);
+    Arrays.sort(otherNanos);
+    Arrays.sort(ratios);
+    return new Outcome(
+        contest.path(),
+        contest.size(),
+        contest.input(),
+        mineNanos[samples / 2],
+        contest.rival(),
+        otherNanos[samples / 2],
+        ratios[samples / 2],
+        ratios[samples / 4],
+        ratios[samples - 1 - samples / 4],
+        contest.target(),
+        allocated);
+  }
+
+  private static long once(Side side) {
+    if (side.prepare() != null) {
+      side.prepare().run();
+    }
+    return side.job().getAsLong();
+  }
+
+  /** Runs a side until it is warm, and finds how many calls fill a sample. */
+  private int warmUp(Side side) {
+    long begin = System.nanoTime();
+    int calls = 1;
+    double nanos;
+    do {
+      nanos = sample(side, calls) * side.jobs() * calls;
+      if (nanos < sampleNanos && calls < 1 << 24) {
+        calls *= 2;
+      }
+    } while (System.nanoTime() - begin < warmUpNanos || nanos < sampleNanos && calls < 1 << 24);
+    return calls;
+  }
+
+  /** Nanoseconds for a job. */
+  private static double sample(Side side, int calls) {
+    long nanos = 0;
+    long sum = 0;
+    if (side.prepare() == null) {
+      long begin = System.nanoTime();
+      for (int i = 0; i < calls; i++) {
+        sum += side.job().getAsLong();
+      }
+      nanos = System.nanoTime() - begin;
+    } else {
+      for (int i = 0; i < calls; i++) {
+        side.prepare().run();
+        long begin = System.nanoTime();
+        sum += side.job().getAsLong();
+        nanos += System.nanoTime() - begin;
+      }
+    }
+    keep = sum;
+    return (double) nanos / calls / side.jobs();
+  }
+
+  /** Where results go, so that no job can be left out. */
+  static volatile long keep;
+}

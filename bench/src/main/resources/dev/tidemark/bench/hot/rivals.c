@@ -1,0 +1,478 @@
+// What Tidemark's hot paths are measured against, compiled on the spot: cc -O3 -march=native.
+// Bitmaps are 64-bit words, whole 64-byte lines, 64-byte aligned; functions named *_bits take bits.
+#define _GNU_SOURCE
+#include <errno.h>
+#include <immintrin.h>
+#include <netinet/in.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#if defined(__AVX512VPOPCNTDQ__)
+#define WIDTH 64
+typedef __m512i vec;
+static inline vec load(const void *p) { return _mm512_loadu_si512(p); }
+static inline void store(void *p, vec v) { _mm512_storeu_si512(p, v); }
+static inline vec zero(void) { return _mm512_setzero_si512(); }
+static inline vec or(vec a, vec b) { return _mm512_or_si512(a, b); }
+static inline vec and_not(vec a, vec b) { return _mm512_andnot_si512(b, a); }
+static inline vec add(vec a, vec b) { return _mm512_add_epi64(a, b); }
+static inline vec shr(vec a, int n) { return _mm512_srl_epi64(a, _mm_cvtsi32_si128(n)); }
+static inline vec shl(vec a, int n) { return _mm512_sll_epi64(a, _mm_cvtsi32_si128(n)); }
+static inline vec count(vec a) { return _mm512_popcnt_epi64(a); }
+static inline int any(vec a) { return _mm512_test_epi64_mask(a, a) != 0; }
+static inline uint64_t sum(vec a) { return _mm512_reduce_add_epi64(a); }
+static inline vec xor(vec a, vec b) { return _mm512_xor_si512(a, b); }
+static inline unsigned words_set(vec a) { return _mm512_test_epi64_mask(a, a); }
+#elif defined(__AVX2__)
+#define WIDTH 32
+typedef __m256i vec;
+static inline vec load(const void *p) { return _mm256_loadu_si256(p); }
+static inline void store(void *p, vec v) { _mm256_storeu_si256(p, v); }
+static inline vec zero(void) { return _mm256_setzero_si256(); }
+static inline vec or(vec a, vec b) { return _mm256_or_si256(a, b); }
+static inline vec and_not(vec a, vec b) { return _mm256_andnot_si256(b, a); }
+static inline vec add(vec a, vec b) { return _mm256_add_epi64(a, b); }
+static inline vec shr(vec a, int n) { return _mm256_srl_epi64(a, _mm_cvtsi32_si128(n)); }
+static inline vec shl(vec a, int n) { return _mm256_sll_epi64(a, _mm_cvtsi32_si128(n)); }
+static inline vec count(vec a) {
+  const vec nibbles = _mm256_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4, //
+                                       0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4);
+  const vec low = _mm256_set1_epi8(15);
+  vec bytes = _mm256_add_epi8(_mm256_shuffle_epi8(nibbles, _mm256_and_si256(a, low)),
+                              _mm256_shuffle_epi8(nibbles, _mm256_and_si256(shr(a, 4), low)));
+  return _mm256_sad_epu8(bytes, _mm256_setzero_si256());
+}
+static inline int any(vec a) { return !_mm256_testz_si256(a, a); }
+static inline uint64_t sum(vec a) {
+  return _mm256_extract_epi64(a, 0) + _mm256_extract_epi64(a, 1) + _mm256_extract_epi64(a, 2) +
+         _mm256_extract_epi64(a, 3);
+}
+static inline vec xor(vec a, vec b) { return _mm256_xor_si256(a, b); }
+static inline unsigned words_set(vec a) {
+  return ~_mm256_movemask_pd(_mm256_castsi256_pd(_mm256_cmpeq_epi64(a, zero()))) & 15;
+}
+#else
+#error "neither AVX2 nor AVX-512"
+#endif
+
+long width(void) { return WIDTH * 8; }
+
+// The machine's limit.
+
+uint64_t limit_read(const char *src, long bytes) {
+  vec a = zero(), b = zero(), c = zero(), d = zero();
+  for (long i = 0; i < bytes; i += 4 * WIDTH) {
+    a = or(a, load(src + i));
+    b = or(b, load(src + i + WIDTH));
+    c = or(c, load(src + i + 2 * WIDTH));
+    d = or(d, load(src + i + 3 * WIDTH));
+  }
+  return any(or(or(a, b), or(c, d)));
+}
+
+void limit_copy(char *dst, const char *src, long bytes) { memcpy(dst, src, bytes); }
+
+void limit_fill(char *dst, long bytes) { memset(dst, 0, bytes); }
+
+// Merge. The plain loops are left to the compiler.
+
+uint64_t plain_or_count(uint64_t *restrict dst, const uint64_t *restrict src, long bytes) {
+  uint64_t n = 0;
+  for (long i = 0; i < bytes / 8; i++) {
+    n += __builtin_popcountll(src[i] & ~dst[i]);
+    dst[i] |= src[i];
+  }
+  return n;
+}
+
+uint64_t plain_or_count_clear(uint64_t *restrict dst, uint64_t *restrict src, long bytes) {
+  uint64_t n = 0;
+  for (long i = 0; i < bytes / 8; i++) {
+    n += __builtin_popcountll(src[i] & ~dst[i]);
+    dst[i] |= src[i];
+    src[i] = 0;
+  }
+  return n;
+}
+
+// As Tidemark does it: after a clean stretch, look for the next bit without the destination.
+#define STRETCH 4096
+
+static inline long skip_clean(const char *src, long i, long bytes) {
+  while (i < bytes && !any(load(src + i))) {
+    i += WIDTH;
+  }
+  return i;
+}
+
+uint64_t same_or_count(char *restrict dst, const char *restrict src, long bytes) {
+  vec n = zero();
+  for (long i = 0; i < bytes;) {
+    vec all = zero();
+    long stop = i + STRETCH < bytes ? i + STRETCH : bytes;
+    for (; i < stop; i += WIDTH) {
+      vec in = load(src + i), old = load(dst + i);
+      store(dst + i, or(old, in));
+      n = add(n, count(and_not(in, old)));
+      all = or(all, in);
+    }
+    if (!any(all)) {
+      i = skip_clean(src, i, bytes);
+    }
+  }
+  return sum(n);
+}
+
+uint64_t same_or_count_clear(char *restrict dst, char *restrict src, long bytes) {
+  vec n = zero();
+  for (long i = 0; i < bytes;) {
+    vec all = zero();
+    long stop = i + STRETCH < bytes ? i + STRETCH : bytes;
+    for (; i < stop; i += WIDTH) {
+      vec in = load(src + i), old = load(dst + i);
+      store(src + i, zero());
+      store(dst + i, or(old, in));
+      n = add(n, count(and_not(in, old)));
+      all = or(all, in);
+    }
+    if (!any(all)) {
+      i = skip_clean(src, i, bytes);
+    }
+  }
+  return sum(n);
+}
+
+uint64_t same_or_count_shifted(char *restrict dst, const char *restrict src, long bytes, int shift) {
+  vec n = zero();
+  for (long i = 0; i < bytes;) {
+    vec all = zero();
+    long stop = i + STRETCH < bytes ? i + STRETCH : bytes;
+    for (; i < stop; i += WIDTH) {
+      vec in = or(shr(load(src + i), shift), shl(load(src + i + 8), 64 - shift));
+      vec old = load(dst + i);
+      store(dst + i, or(old, in));
+      n = add(n, count(and_not(in, old)));
+      all = or(all, in);
+    }
+    if (!any(all)) {
+      long next = skip_clean(src, i, bytes) - WIDTH;
+      i = next > i ? next : i;
+    }
+  }
+  return sum(n);
+}
+
+// Cardinality and zero pages.
+
+uint64_t same_cardinality(const char *map, long bytes) {
+  vec n = zero();
+  for (long i = 0; i < bytes; i += WIDTH) {
+    n = add(n, count(load(map + i)));
+  }
+  return sum(n);
+}
+
+// How many of the pages hold only zeros; the first bytes decide most that do not.
+uint64_t zero_pages(const char *memory, long pages) {
+  uint64_t zeros = 0;
+  for (long page = 0; page < pages; page++) {
+    const char *p = memory + (page << 12);
+    long i = 0;
+    for (; i < 4096; i += 4 * WIDTH) {
+      if (any(or(or(load(p + i), load(p + i + WIDTH)),
+                 or(load(p + i + 2 * WIDTH), load(p + i + 3 * WIDTH))))) {
+        break;
+      }
+    }
+    zeros += i == 4096;
+  }
+  return zeros;
+}
+
+// Harvest: scan once, note the lines with bits, list the runs there, clear those lines.
+
+static uint64_t summarize(const char *map, long words, uint64_t *lines) {
+  vec n = zero();
+  for (long block = 0; block < words; block += 512) {
+    uint64_t summary = 0;
+    long stop = words - block < 512 ? words - block : 512;
+    for (long line = 0; line < stop / 8; line++) {
+      vec all = zero();
+      for (int i = 0; i < 64; i += WIDTH) {
+        vec v = load(map + (block + line * 8) * 8 + i);
+        n = add(n, count(v));
+        all = or(all, v);
+      }
+      summary |= (uint64_t)any(all) << line;
+    }
+    lines[block >> 9] = summary;
+  }
+  return sum(n);
+}
+
+static void clear_lines(char *map, long words, const uint64_t *lines) {
+  for (long first = 0; first < words / 8; first += 64) {
+    for (uint64_t left = lines[first >> 6]; left; left &= left - 1) {
+      char *line = map + (first + __builtin_ctzll(left)) * 64;
+      for (int i = 0; i < 64; i += WIDTH) {
+        store(line + i, zero());
+      }
+    }
+  }
+}
+
+#define ENOUGH 1024
+
+struct cursor {
+  const uint64_t *map, *lines;
+  long words, word;
+  uint64_t base, opened;
+  int open; // A run goes on where the list was cut.
+  int at, found;
+  int ends[ENOUGH + 513 + 64];
+};
+
+#define EDGE(k)                                                                                    \
+  ends[n + k] = place + __builtin_ctzll(edges);                                                    \
+  edges &= edges - 1;
+#define FOUR(k) EDGE(k) EDGE(k + 1) EDGE(k + 2) EDGE(k + 3)
+
+static inline void list_bits(uint64_t edges, int count, int place, int *ends, int n) {
+  // More than there are, often: the next word writes over what is too much.
+  FOUR(0)
+  for (n += 4, count -= 4; count > 0; n += 8, count -= 8) {
+    FOUR(0) FOUR(4)
+  }
+}
+
+#if WIDTH == 64
+static inline void compress_bits(uint64_t edges, int place, int *ends) {
+  const __m512i up = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  for (int k = 0; k < 64; k += 16) {
+    __m512i places = _mm512_add_epi32(_mm512_set1_epi32(place + k), up);
+    _mm512_storeu_si512(ends, _mm512_maskz_compress_epi32((__mmask16)(edges >> k), places));
+    ends += __builtin_popcountll(edges >> k & 0xffff);
+  }
+}
+#endif
+
+// Lists where runs start and stop, in turn: the set bits of a word differenced with itself.
+static int __attribute__((noinline)) find(struct cursor *c) {
+  int *ends = c->ends;
+  c->base = c->open ? c->opened : (uint64_t)c->word << 6;
+  ends[0] = 0;
+  int n = c->open;
+  long i = c->word;
+  while (i < c->words && n < ENOUGH) {
+    uint64_t named = c->lines[i >> 9] >> (i >> 3 & 63);
+    if (!(named & 1)) {
+      if (n & 1) {
+        ends[n++] = (i << 6) - c->base;
+      }
+      i += (named ? __builtin_ctzll(named) : 64 - (i >> 3 & 63)) << 3;
+      continue;
+    }
+    uint64_t line[8];
+    unsigned set = 0;
+    if (i == 0) {
+      for (int w = 0; w < 8; w++) {
+        uint64_t v = c->map[w];
+        line[w] = v ^ (v << 1 | (w ? c->map[w - 1] >> 63 : 0));
+        set |= (unsigned)(line[w] != 0) << w;
+      }
+    } else {
+      const char *p = (const char *)(c->map + i);
+      for (int at = 0; at < 64; at += WIDTH) {
+        vec v = load(p + at);
+        vec e = xor(v, or(shl(v, 1), shr(load(p + at - 8), 63)));
+        store((char *)line + at, e);
+        set |= words_set(e) << at / 8;
+      }
+    }
+    for (; set; set &= set - 1) {
+      int w = __builtin_ctz(set), place = ((i + w) << 6) - c->base;
+      int count = __builtin_popcountll(line[w]);
+#if WIDTH == 64
+      if (count > 4) {
+        compress_bits(line[w], place, ends + n);
+      } else
+#endif
+        list_bits(line[w], count, place, ends, n);
+      n += count;
+    }
+    i += 8;
+  }
+  c->word = i < c->words ? i : c->words;
+  c->open = n & 1;
+  if (c->open && c->word == c->words) {
+    ends[n++] = (c->words << 6) - c->base;
+    c->open = 0;
+  } else if (c->open) {
+    c->opened = c->base + ends[--n];
+  }
+  c->at = 0;
+  c->found = n;
+  return n || (c->word < c->words && find(c));
+}
+
+static inline int next(struct cursor *c) {
+  c->at += 2;
+  return c->at < c->found || find(c);
+}
+
+static inline uint64_t start(const struct cursor *c) { return c->base + c->ends[c->at]; }
+
+static inline uint64_t length(const struct cursor *c) { return c->ends[c->at + 1] - c->ends[c->at]; }
+
+// What a consumer makes of a run. The barrier keeps the compiler from making vectors of many runs,
+// which no consumer that sends pages could.
+static inline uint64_t take(uint64_t sum, uint64_t start, uint64_t length) {
+  __asm__ volatile("" : "+r"(start), "+r"(length) : : "memory");
+  return sum + start * 31 + length;
+}
+
+uint64_t same_harvest(char *map, long words, uint64_t *lines) {
+  struct cursor c;
+  uint64_t result = summarize(map, words, lines);
+  c.map = (uint64_t *)map;
+  c.lines = lines;
+  c.words = words;
+  c.word = 0;
+  c.open = 0;
+  c.at = c.found = 0;
+  while (next(&c)) {
+    result = take(result, start(&c), length(&c));
+  }
+  clear_lines(map, words, lines);
+  return result;
+}
+
+// The other way: find the next bit, test and clear it, page by page.
+
+static long __attribute__((noinline)) find_next_bit(const uint64_t *map, long size, long from) {
+  if (from >= size) {
+    return size;
+  }
+  long word = from >> 6;
+  uint64_t bits = map[word] & ~0ULL << (from & 63);
+  while (!bits) {
+    if (++word >= (size + 63) >> 6) {
+      return size;
+    }
+    bits = map[word];
+  }
+  long found = (word << 6) + __builtin_ctzll(bits);
+  return found < size ? found : size;
+}
+
+static int __attribute__((noinline)) test_and_clear_bit(uint64_t *map, long bit) {
+  uint64_t mask = 1ULL << (bit & 63), old = map[bit >> 6];
+  map[bit >> 6] = old & ~mask;
+  return (old & mask) != 0;
+}
+
+uint64_t bit_by_bit_harvest(uint64_t *map, long words) {
+  uint64_t result = 0;
+  long size = words << 6;
+  for (long page = 0; (page = find_next_bit(map, size, page)) < size;) {
+    result = take(result, page, test_and_clear_bit(map, page));
+  }
+  return result;
+}
+
+// The kernel's part of a sync, the same for everybody: an answer that overwrites, and one that ORs
+// runs (start, length in pages) into what is there.
+
+void kernel_overwrite(char *dst, const char *answer, long bytes) { memcpy(dst, answer, bytes); }
+
+void kernel_or(uint64_t *dst, const uint64_t *runs, long count) {
+  for (long i = 0; i < count; i++) {
+    uint64_t from = runs[2 * i], end = from + runs[2 * i + 1];
+    while (from < end) {
+      uint64_t bits = end - from < 64 - (from & 63) ? end - from : 64 - (from & 63);
+      dst[from >> 6] |= (~0ULL >> (64 - bits)) << (from & 63);
+      from += bits;
+    }
+  }
+}
+
+// QEMU's sync and search: physical_memory_set_dirty_lebitmap (include/exec/ram_addr.h) for each
+// source, into the VGA's bitmap and the migration's; physical_memory_sync_dirty_bitmap into the
+// block's, counting; then find_next_bit and test_and_clear_bit per page (migration/ram.c). The
+// answer of KVM goes into a bitmap that is kept; that of VFIO into one that is zeroed each time
+// (hw/vfio/container.c).
+
+struct qemu {
+  uint64_t *slot, *vga, *migration, *block, *clear;
+};
+
+static uint64_t *bitmap(long words) { return aligned_alloc(64, ((words << 3) + 63) & -64); }
+
+struct qemu *qemu_new(long words) {
+  struct qemu *q = malloc(sizeof *q);
+  uint64_t **maps[] = {&q->slot, &q->vga, &q->migration, &q->block};
+  for (int i = 0; i < 4; i++) {
+    *maps[i] = bitmap(words);
+    memset(*maps[i], 0, words << 3);
+  }
+  q->clear = calloc((words >> 12 >> 6) + 1, 8);
+  return q;
+}
+
+void qemu_free(struct qemu *q) {
+  free(q->slot);
+  free(q->vga);
+  free(q->migration);
+  free(q->block);
+  free(q->clear);
+  free(q);
+}
+
+static void set_dirty_lebitmap(struct qemu *q, const uint64_t *source, long words) {
+  for (long i = 0; i < words; i++) {
+    if (source[i]) {
+      __atomic_fetch_or(&q->migration[i], source[i], __ATOMIC_SEQ_CST);
+      __atomic_fetch_or(&q->vga[i], source[i], __ATOMIC_SEQ_CST);
+    }
+  }
+}
+
+uint64_t qemu_sync(struct qemu *q, const char *answer, const uint64_t *runs, long count, long words) {
+  kernel_overwrite((char *)q->slot, answer, words << 3);
+  set_dirty_lebitmap(q, q->slot, words);
+  uint64_t *temporary = calloc(words, 8);
+  kernel_or(temporary, runs, count);
+  set_dirty_lebitmap(q, temporary, words);
+  free(temporary);
+  uint64_t dirty = 0;
+  for (long i = 0; i < words; i++) {
+    if (q->migration[i]) {
+      uint64_t bits = __atomic_exchange_n(&q->migration[i], 0, __ATOMIC_SEQ_CST);
+      dirty += __builtin_popcountll(bits & ~q->block[i]);
+      q->block[i] |= bits;
+    }
+  }
+  memset(q->clear, 255, ((words >> 12 >> 6) + 1) << 3);
+  long size = words << 6, cleared = 0;
+  uint64_t sum = 0;
+  for (long page = 0; (page = find_next_bit(q->block, size, page)) < size;) {
+    // One bit of the clear bitmap stands for 2^18 pages.
+    cleared += test_and_clear_bit(q->clear, page >> 18);
+    dirty -= test_and_clear_bit(q->block, page);
+    sum += page;
+  }
+  return dirty || cleared < 0 ? ~0ULL : sum;
+}
+
+// A system call that does nothing.
+int ioctl_calls(int fd, unsigned long request, long count) {
+  int result = 0;
+  for (long i = 0; i < count; i++) {
+    result = ioctl(fd, request, 0);
+  }
+  return result;
+}
