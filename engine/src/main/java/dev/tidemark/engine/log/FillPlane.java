@@ -13,6 +13,12 @@ import java.lang.foreign.MemorySegment;
  * <p>Threading: the thread that called {@code fill()}. One object per log, never allocated anew.
  */
 public final class FillPlane implements AutoCloseable {
+  /**
+   * Bytes behind {@link #segment()} that are ours too and that nobody reads, before the guard page:
+   * for a device that reports the whole of a 2 MiB page of which it was asked for a part.
+   */
+  public static final long SLACK_BYTES = 64;
+
   private final RamBlockLog log;
   private final BitmapOps ops;
   private final long pages;
@@ -40,7 +46,7 @@ public final class FillPlane implements AutoCloseable {
 
   /**
    * The plane itself, for a kernel that ORs. It is ours, touched in advance, starts at a multiple
-   * of 64 bytes and ends at a guard page.
+   * of 64 bytes and has {@link #SLACK_BYTES} behind it, then a guard page.
    *
    * @return little-endian 64-bit words, padded to 64 bytes
    */
@@ -84,6 +90,11 @@ public final class FillPlane implements AutoCloseable {
   /** Notes a call to the kernel made for this log. */
   public void countQuery() {
     queries++;
+  }
+
+  /** Notes several of them. */
+  public void countQueries(long calls) {
+    queries += calls;
   }
 
   /** Notes words of a source's own bitmap that were read other than by a merge. */

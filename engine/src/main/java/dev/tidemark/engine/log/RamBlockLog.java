@@ -51,14 +51,14 @@ public final class RamBlockLog implements AutoCloseable {
     long planeBytes = (pages + 511) / 512 * 64;
     planeWords = planeBytes / 8;
     long lineBytes = (planeBytes / 64 + 511) / 512 * 64;
-    planeA = Mapping.guarded(planeBytes);
-    planeB = Mapping.guarded(planeBytes);
+    planeA = Mapping.guarded(planeBytes + FillPlane.SLACK_BYTES);
+    planeB = Mapping.guarded(planeBytes + FillPlane.SLACK_BYTES);
     lineMapping = Mapping.guarded(lineBytes);
     marks = new MarksPlane(planeBytes);
     lines = lineMapping.segment();
     fill = new FillPlane(this, ops, pages);
-    fill.map = planeA.segment();
-    send = planeB.segment();
+    fill.map = planeA.segment().asSlice(0, planeBytes);
+    send = planeB.segment().asSlice(0, planeBytes);
   }
 
   /** The block that is tracked. */

@@ -438,12 +438,26 @@ public final class VfioDevice implements AutoCloseable {
    *     all of the range counts as dirty
    */
   public void dmaLoggingReport(long iova, long length, long pageSize, MemorySegment bitmap) {
+    dmaLoggingReport(iova, length, pageSize, bitmap, 0);
+  }
+
+  /**
+   * As {@link #dmaLoggingReport(long, long, long, MemorySegment)}, into the middle of a bitmap.
+   *
+   * @param offset bytes into the bitmap, where bit 0 goes; any, also one that splits a word
+   */
+  public void dmaLoggingReport(
+      long iova, long length, long pageSize, MemorySegment bitmap, long offset) {
     checkPageSize(pageSize, SMALLEST_PAGE);
     int shift = Long.numberOfTrailingZeros(pageSize);
     long bits = (length >>> shift) + ((length & pageSize - 1) == 0 ? 0 : 1);
-    if (length == 0 || !bitmap.isNative() || bitmap.byteSize() < bits + 7 >>> 3) {
+    if (length == 0
+        || !bitmap.isNative()
+        || offset < 0
+        || bitmap.byteSize() - offset < bits + 7 >>> 3) {
       throw new IllegalArgumentException(
-          "no native bitmap of " + bits + " bits: " + bitmap.byteSize() + " bytes");
+          "no native bitmap of %d bits: %d bytes, from byte %d"
+              .formatted(bits, bitmap.byteSize(), offset));
     }
     synchronized (report) {
       report.set(JAVA_INT, ARGSZ, (int) REPORT_BYTES);
@@ -451,7 +465,7 @@ public final class VfioDevice implements AutoCloseable {
       report.set(JAVA_LONG, REPORT$iova, iova);
       report.set(JAVA_LONG, REPORT$length, length);
       report.set(JAVA_LONG, REPORT$page_size, pageSize);
-      report.set(JAVA_LONG, REPORT$bitmap, bitmap.address());
+      report.set(JAVA_LONG, REPORT$bitmap, bitmap.address() + offset);
       int result;
       try {
         // After a signal once more: bits that were delivered stay.

@@ -98,7 +98,12 @@ final class DmaScratch implements AutoCloseable {
         long at = runs.start(run);
         long runEnd = at + runs.length(run);
         run++;
-        while (at < runEnd && cursor.seek(iovaPage + (at - bit))) {
+        while (at < runEnd) {
+          if (!cursor.seek(iovaPage + (at - bit))) {
+            // Nothing is mapped from here on.
+            small = true;
+            break;
+          }
           long base = bit + (cursor.iovaPage() - iovaPage);
           long stop = Math.min(end, base + cursor.pages());
           if (base > at || !cursor.isWritable()) {

@@ -45,6 +45,18 @@ public abstract class DmaSource implements DirtySource {
     this.policy = policy;
   }
 
+  /** When it can be asked what was written to a range that goes away. */
+  enum AskAt {
+    /** The bits die with the mapping. */
+    BEFORE_UNMAP,
+
+    /** The kernel unmaps and tells in one call. */
+    WITH_UNMAP,
+
+    /** The bits are kept elsewhere, and complete only when nobody can write any more. */
+    AFTER_UNMAP
+  }
+
   /** Makes the kernel's mapping. */
   abstract void mapInKernel(long iova, long address, long bytes, boolean writable);
 
@@ -58,15 +70,26 @@ public abstract class DmaSource implements DirtySource {
   /** Whether devices' writes are not tracked now, so that all they may write counts as dirty. */
   abstract boolean isAlwaysDirty();
 
-  /** How many pages can be asked for in one call before an unmap. */
+  /** When to ask about an unmap. */
+  abstract AskAt askAt();
+
+  /** How many pages can be asked for in one call around an unmap. */
   abstract long mostPages();
 
   /**
-   * Asks for a run that is about to be unmapped.
+   * Asks for a run that is about to be unmapped, or was.
    *
    * @param bit where in {@link #unmapScratch} its answer goes, a multiple of 64
    */
-  abstract void queryBeforeUnmap(long iova, long bytes, long bit);
+  abstract void queryForUnmap(long iova, long bytes, long bit);
+
+  /**
+   * How many pages share a bit where it is kept, a power of two. What is asked after an unmap is
+   * made of whole ones, and the answer may reach as far again past its end.
+   */
+  long trackedPages() {
+    return 1;
+  }
 
   /**
    * Unmaps and asks in one call, where the kernel can; the answer is in {@link #unmapScratch} from
@@ -76,8 +99,28 @@ public abstract class DmaSource implements DirtySource {
    */
   abstract long unmapAndQuery(long iova, long bytes);
 
-  /** Whether the kernel unmaps and tells in one call. */
-  abstract boolean unmapTells();
+  /**
+   * Brings what was written into the fill planes, under the ledger's lock.
+   *
+   * @throws RuntimeException if the answer may be incomplete
+   */
+  abstract void ask();
+
+  /** Asks; after a failure everything that devices may write is marked. */
+  @Override
+  public final void sync() {
+    map.lock();
+    try {
+      ask();
+    } catch (RuntimeException e) {
+      // Before the lock is given back: with an unmap the ledger forgets what would have to be
+      // marked.
+      map.markWritable();
+      throw e;
+    } finally {
+      map.unlock();
+    }
+  }
 
   /** The ledger of this address space; only to be read. */
   public DmaMap map() {
@@ -205,13 +248,21 @@ public abstract class DmaSource implements DirtySource {
     // Nothing to ask where devices may not write.
     boolean ask = started && !isAlwaysDirty() && unmapRuns.next();
     boolean whole = started && isAlwaysDirty();
-    if (ask && !unmapTells() && policy == UnmapPolicy.STRICT) {
-      ask = false;
+    AskAt when = askAt();
+    if (ask && when != AskAt.WITH_UNMAP && policy == UnmapPolicy.STRICT) {
+      // A log that outlives the mapping is read all the same: what is mapped there next must not
+      // inherit its bits, and those of its neighbours may have to be taken with them.
+      ask = when == AskAt.AFTER_UNMAP;
       whole = true;
     }
     // The kernel's own query covers all that it unmaps; ours what devices may write.
-    long askedFirst = unmapTells() ? first : unmapRuns.iovaPage();
-    long askedPages = unmapTells() ? pages : unmapRuns.pages();
+    long askedFirst = first;
+    long askedPages = pages;
+    if (ask && when != AskAt.WITH_UNMAP) {
+      long tracked = when == AskAt.AFTER_UNMAP ? trackedPages() : 1;
+      askedFirst = unmapRuns.iovaPage() & -tracked;
+      askedPages = (unmapRuns.iovaPage() + unmapRuns.pages() + tracked - 1 & -tracked) - askedFirst;
+    }
     long bit = 0;
     long begin = System.nanoTime();
     boolean placed = false;
@@ -219,15 +270,16 @@ public abstract class DmaSource implements DirtySource {
     boolean unmapped = false;
     long gone = 0;
     RuntimeException failure = null;
-    if (ask) {
+    if (ask && when != AskAt.AFTER_UNMAP) {
+      boolean tells = when == AskAt.WITH_UNMAP;
       try {
-        bit = unmapTells() ? unmapScratch.reserve(pages) : unmapScratch.place(askedPages);
+        bit = tells ? unmapScratch.reserve(pages) : unmapScratch.place(askedPages);
         placed = true;
-        if (unmapTells()) {
+        if (tells) {
           gone = unmapAndQuery(iova, bytes);
           unmapped = true;
         } else {
-          queryBeforeUnmap(unmapRuns.iova(), unmapRuns.bytes(), bit);
+          queryForUnmap(unmapRuns.iova(), unmapRuns.bytes(), bit);
         }
         answered = true;
       } catch (RuntimeException e) {
@@ -243,22 +295,39 @@ public abstract class DmaSource implements DirtySource {
       }
     }
     long nanos = System.nanoTime() - begin;
+    long wholeFirst = first;
+    long wholeEnd = first + pages;
+    if (ask && when == AskAt.AFTER_UNMAP) {
+      try {
+        // Behind the answer is room for whoever reports a tracked page too many.
+        bit = unmapScratch.reserve((DmaScratch.words(askedPages) << 6) + trackedPages());
+        placed = true;
+        queryForUnmap(askedFirst << Pages.SHIFT, askedPages << Pages.SHIFT, bit);
+        answered = true;
+      } catch (RuntimeException e) {
+        failedQueries++;
+        whole = true;
+        wholeFirst = Math.min(first, askedFirst);
+        wholeEnd = Math.max(wholeEnd, askedFirst + askedPages);
+      }
+    }
     if (gone != bytes) {
       failedUnmaps++;
       whole = started;
     }
     // Only now: a page marked earlier could have been sent before its last write.
     if (whole) {
-      wholePages += markWritable(first, pages);
+      wholePages += markWritable(wholeFirst, wholeEnd - wholeFirst);
     }
-    if (answered && !whole) {
-      takenPages += unmapScratch.mark(map, askedFirst, askedPages, bit);
+    if (answered && (!whole || when == AskAt.AFTER_UNMAP)) {
+      long taken = unmapScratch.mark(map, askedFirst, askedPages, bit);
+      takenPages += whole ? 0 : taken;
     } else if (placed) {
       unmapScratch.clear(bit, askedPages);
     }
     if (started) {
       unmaps++;
-      if (answered && !unmapTells()) {
+      if (answered && when == AskAt.BEFORE_UNMAP) {
         queried++;
         windowNanos += nanos;
         longestWindowNanos = Math.max(longestWindowNanos, nanos);

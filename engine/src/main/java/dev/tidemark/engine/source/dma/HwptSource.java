@@ -32,11 +32,9 @@ public final class HwptSource extends DmaSource {
   /** A piece of a run that is at least so long, in pages, gets a call of its own. */
   private static final long DIRECT_PAGES = 512;
 
-  private static final int READ = IommufdUapi.IOMMU_IOAS_MAP_READABLE;
-  private static final int WRITE = IommufdUapi.IOMMU_IOAS_MAP_WRITEABLE;
   private static final int NO_CLEAR = IommufdUapi.IOMMU_HWPT_GET_DIRTY_BITMAP_NO_CLEAR;
 
-  private final Ioas ioas;
+  private final DmaSpace space;
   private final DmaRuns runs = new DmaRuns();
   private final List<String> untracked = new ArrayList<>();
   private Hwpt[] hwpts = {};
@@ -51,7 +49,7 @@ public final class HwptSource extends DmaSource {
    */
   public HwptSource(Ioas ioas, DmaMap map, UnmapPolicy policy) {
     super(map, policy);
-    this.ioas = ioas;
+    space = DmaSpace.of(ioas);
   }
 
   @Override
@@ -238,18 +236,10 @@ public final class HwptSource extends DmaSource {
   }
 
   @Override
-  public void sync() {
-    map.lock();
-    try {
-      if (tracking) {
-        ask();
-      }
-    } finally {
-      map.unlock();
+  void ask() {
+    if (!tracking) {
+      return;
     }
-  }
-
-  private void ask() {
     runs.reset(map, DmaRuns.Kind.SPANNING);
     while (runs.next()) {
       // Pieces that do not go into a plane directly, collected to be asked for together.
@@ -319,12 +309,12 @@ public final class HwptSource extends DmaSource {
 
   @Override
   void mapInKernel(long iova, long address, long bytes, boolean writable) {
-    ioas.mapFixed(iova, address, bytes, writable ? READ | WRITE : READ);
+    space.map(iova, address, bytes, writable);
   }
 
   @Override
   long unmapInKernel(long iova, long bytes) {
-    return ioas.unmap(iova, bytes);
+    return space.unmap(iova, bytes);
   }
 
   @Override
@@ -338,12 +328,12 @@ public final class HwptSource extends DmaSource {
   }
 
   @Override
-  boolean unmapTells() {
-    return false;
+  AskAt askAt() {
+    return AskAt.BEFORE_UNMAP;
   }
 
   @Override
-  void queryBeforeUnmap(long iova, long bytes, long bit) {
+  void queryForUnmap(long iova, long bytes, long bit) {
     for (Hwpt hwpt : hwpts) {
       hwpt.getDirtyBitmap(iova, bytes, Pages.SIZE, NO_CLEAR, unmapScratch.segment(), bit >>> 3);
     }

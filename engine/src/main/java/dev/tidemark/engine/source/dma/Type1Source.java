@@ -3,7 +3,6 @@ package dev.tidemark.engine.source.dma;
 import dev.tidemark.engine.log.FillPlane;
 import dev.tidemark.ffm.Pages;
 import dev.tidemark.ffm.vfio.VfioContainer;
-import dev.tidemark.ffm.vfio.VfioUapi;
 
 /**
  * What the devices of a VFIO type1 container wrote ({@code VFIO_IOMMU_DIRTY_PAGES}). The kernel
@@ -20,10 +19,8 @@ import dev.tidemark.ffm.vfio.VfioUapi;
  * covers, and one pass over its bits. No allocation, unless the scratch plane grows.
  */
 public final class Type1Source extends DmaSource {
-  private static final int READ = VfioUapi.VFIO_DMA_MAP_FLAG_READ;
-  private static final int WRITE = VfioUapi.VFIO_DMA_MAP_FLAG_WRITE;
-
   private final VfioContainer container;
+  private final DmaSpace space;
   private final DmaRuns runs = new DmaRuns();
   private final DmaCursor cursor = new DmaCursor();
 
@@ -56,6 +53,7 @@ public final class Type1Source extends DmaSource {
   Type1Source(VfioContainer container, DmaMap map, long mostPages) {
     super(map, UnmapPolicy.QUERY);
     this.container = container;
+    space = DmaSpace.of(container);
     this.mostPages = mostPages;
   }
 
@@ -99,8 +97,7 @@ public final class Type1Source extends DmaSource {
   }
 
   @Override
-  public void sync() {
-    map.lock();
+  void ask() {
     try {
       if (!tracking) {
         return;
@@ -122,8 +119,6 @@ public final class Type1Source extends DmaSource {
       // What earlier answers said and was left out is marked with the rest.
       saysEverything = false;
       throw e;
-    } finally {
-      map.unlock();
     }
   }
 
@@ -168,12 +163,12 @@ public final class Type1Source extends DmaSource {
 
   @Override
   void mapInKernel(long iova, long address, long bytes, boolean writable) {
-    container.mapDma(iova, address, bytes, writable ? READ | WRITE : READ);
+    space.map(iova, address, bytes, writable);
   }
 
   @Override
   long unmapInKernel(long iova, long bytes) {
-    return container.unmapDma(iova, bytes);
+    return space.unmap(iova, bytes);
   }
 
   @Override
@@ -187,12 +182,12 @@ public final class Type1Source extends DmaSource {
   }
 
   @Override
-  boolean unmapTells() {
-    return true;
+  AskAt askAt() {
+    return AskAt.WITH_UNMAP;
   }
 
   @Override
-  void queryBeforeUnmap(long iova, long bytes, long bit) {
+  void queryForUnmap(long iova, long bytes, long bit) {
     throw new UnsupportedOperationException("type1 unmaps and tells in one call");
   }
 

@@ -15,6 +15,7 @@ import java.util.List;
  */
 public final class DeviceRanges {
   private static final long UINT32_MAX = 0xFFFF_FFFFL;
+  private static final long GIB = 1L << 30;
 
   /**
    * Addresses to be logged.
@@ -76,19 +77,45 @@ public final class DeviceRanges {
   }
 
   /**
+   * A plan with room for what is mapped later: all below 4 GiB, and above it to the next power of
+   * two.
+   */
+  public DeviceRanges widened() {
+    DeviceRanges wide = new DeviceRanges();
+    if (found[0] != null) {
+      wide.found[0] = new Range(0, UINT32_MAX);
+    }
+    for (int kind = 1; kind < found.length; kind++) {
+      Range range = found[kind];
+      if (range != null) {
+        long last = range.last < 0 ? range.last : -1L >>> Long.numberOfLeadingZeros(range.last);
+        wide.found[kind] = new Range(range.iova & -GIB, last | GIB - 1);
+      }
+    }
+    return wide;
+  }
+
+  /** As {@link #ranges(int, long)}, of whole pages of the host. */
+  public List<Range> ranges(int most) {
+    return ranges(most, Pages.SIZE);
+  }
+
+  /**
    * The ranges to start a device with: ascending, apart from each other, none empty. Ranges that
    * overlap are joined; so are the nearest ones, until the device can take them.
    *
    * @param most how many the device takes, at least 1
+   * @param pageSize bytes that they are to be multiples of, a power of two
    */
-  public List<Range> ranges(int most) {
-    if (most < 1) {
-      throw new IllegalArgumentException("a device that takes " + most + " ranges");
+  public List<Range> ranges(int most, long pageSize) {
+    if (most < 1 || Long.bitCount(pageSize) != 1) {
+      throw new IllegalArgumentException(
+          "a device that takes " + most + " ranges of pages of " + pageSize + " bytes");
     }
     List<Range> ranges = new ArrayList<>();
     for (Range range : found) {
       if (range != null) {
-        ranges.add(range);
+        ranges.add(new Range(range.iova & -pageSize, range.last | pageSize - 1));
       }
     }
     ranges.sort((a, b) -> Long.compareUnsigned(a.iova, b.iova));

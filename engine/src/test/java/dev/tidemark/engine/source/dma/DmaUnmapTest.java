@@ -61,7 +61,7 @@ class DmaUnmapTest {
     }
 
     @Override
-    public void sync() {}
+    void ask() {}
 
     @Override
     void mapInKernel(long iova, long address, long bytes, boolean writable) {
@@ -102,12 +102,12 @@ class DmaUnmapTest {
     }
 
     @Override
-    boolean unmapTells() {
-      return tells;
+    AskAt askAt() {
+      return tells ? AskAt.WITH_UNMAP : AskAt.BEFORE_UNMAP;
     }
 
     @Override
-    void queryBeforeUnmap(long iova, long bytes, long bit) {
+    void queryForUnmap(long iova, long bytes, long bit) {
       calls.add("query " + iova / PAGE + "+" + bytes / PAGE);
       answer(iova, bytes, bit);
     }

@@ -76,6 +76,37 @@ class DeviceRangesTest {
   }
 
   @Test
+  void aWidePlanHasRoomBelowFourGibAndToTheNextPowerOfTwoAbove() {
+    plan.add(0x1000, 0x1000, true, false);
+    plan.add(FOUR_GIB + 0x5000, 0x1_4000_0000L, true, false);
+    plan.add(0x80_0000_1000L, 0x1000, true, true);
+    assertEquals(
+        List.of(
+            range(0, 0xFFFF_FFFFL),
+            range(FOUR_GIB, 0x3_FFFF_FFFFL),
+            range(0x80_0000_0000L, 0xFF_FFFF_FFFFL)),
+        plan.widened().ranges(256));
+    assertTrue(new DeviceRanges().widened().ranges(256).isEmpty());
+    // The upper half of the space is left as it is, but for whole GiB.
+    DeviceRanges high = new DeviceRanges();
+    high.add(-0x8000_0000L, 0x1000, true, false);
+    assertEquals(List.of(range(-0x8000_0000L, -0x4000_0001L)), high.widened().ranges(256));
+  }
+
+  @Test
+  void rangesOfLargerPagesAreRoundedOutwardsAndJoinedWhereTheyMeet() {
+    plan.add(0x1F_F000, 0x2000, true, false);
+    plan.add(FOUR_GIB + 0x1000, 0x1000, true, false);
+    assertEquals(
+        List.of(range(0, 0x3F_FFFF), range(FOUR_GIB, FOUR_GIB + 0x1F_FFFF)),
+        plan.ranges(256, 2 << 20));
+    plan.add(0x80_0000_0000L, 0x1000, true, true);
+    assertEquals(1, plan.ranges(256, 1L << 40).size());
+    assertThrows(IllegalArgumentException.class, () -> plan.ranges(1, 12_288));
+    assertThrows(IllegalArgumentException.class, () -> plan.ranges(1, 0));
+  }
+
+  @Test
   void whatNoDeviceWritesOrHoldsNoPageIsLeftOut() {
     plan.add(0xC_0000, 0x4_0000, false, false);
     plan.add(0x1001, 0x1FFE, true, false);
