@@ -23,6 +23,9 @@ public final class DirtyTracker implements AutoCloseable {
   private long failures;
   private RuntimeException lastFailure;
 
+  /** By source, once somebody has asked for it. */
+  private long[] shares;
+
   /**
    * @param blocks the guest's RAM blocks, names all different; their memory is borrowed
    */
@@ -110,7 +113,7 @@ public final class DirtyTracker implements AutoCloseable {
    * pages count as dirty, which costs time and loses nothing, and the failure is counted.
    */
   public void sync() {
-    ask();
+    ask(false);
     mergeMarks();
   }
 
@@ -119,16 +122,19 @@ public final class DirtyTracker implements AutoCloseable {
    * tells when they are written.
    */
   public void lastSync() {
-    ask();
-    for (int i = 0; i < sources.size(); i++) {
-      sources.get(i).markAlwaysDirty();
-    }
+    ask(true);
     mergeMarks();
   }
 
-  private void ask() {
+  private void ask(boolean last) {
     if (!tracking) {
       throw new IllegalStateException("tracking is off: start() first");
+    }
+    long before = 0;
+    if (shares != null) {
+      shares = shares.length == sources.size() ? shares : new long[sources.size()];
+      mergeMarks();
+      before = dirtyPages();
     }
     for (int i = 0; i < sources.size(); i++) {
       DirtySource source = sources.get(i);
@@ -139,7 +145,24 @@ public final class DirtyTracker implements AutoCloseable {
         failures++;
         lastFailure = e;
       }
+      if (last) {
+        source.markAlwaysDirty();
+      }
+      if (shares != null) {
+        mergeMarks();
+        long now = dirtyPages();
+        shares[i] = now - before;
+        before = now;
+      }
     }
+  }
+
+  private long dirtyPages() {
+    long pages = 0;
+    for (RamBlockLog log : logs) {
+      pages += log.dirtyPages();
+    }
+    return pages;
   }
 
   private void mergeMarks() {
@@ -164,6 +187,32 @@ public final class DirtyTracker implements AutoCloseable {
       pages += sources.get(i).alwaysDirtyPages();
     }
     return Math.min(all, pages);
+  }
+
+  /**
+   * What a source contributed to a sync.
+   *
+   * @param source its name
+   * @param pages how many pages it made dirty that were not
+   */
+  public record Share(String source, long pages) {}
+
+  /**
+   * What each source contributed to the last sync, in the order in which they were asked and added;
+   * a page that several have written is the first one's. The first call only turns the counting on,
+   * which costs a pass over the fill planes per source and sync.
+   *
+   * @return empty until there was a sync after the first call
+   */
+  public List<Share> shares() {
+    if (shares == null) {
+      shares = new long[0];
+    }
+    List<Share> result = new ArrayList<>();
+    for (int i = 0; i < shares.length; i++) {
+      result.add(new Share(sources.get(i).name(), shares[i]));
+    }
+    return result;
   }
 
   /** How many answers of sources were replaced by marking everything. */
