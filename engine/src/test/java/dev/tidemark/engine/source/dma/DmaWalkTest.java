@@ -6,6 +6,11 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import dev.tidemark.engine.log.LogCounters;
 import dev.tidemark.ffm.iommufd.Hwpt;
+import dev.tidemark.ffm.iommufd.Ioas;
+import dev.tidemark.ffm.lab.DmaDevice;
+import dev.tidemark.ffm.vfio.VfioContainer;
+import dev.tidemark.ffm.vfio.VfioGroup;
+import dev.tidemark.ffm.vfio.VfioUapi;
 import java.util.ArrayList;
 import java.util.BitSet;
 import java.util.List;
@@ -18,15 +23,22 @@ import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.EnumSource;
 
 /**
- * A random walk against a model: one thread maps, unmaps and writes as a device, another syncs,
- * harvests, commits, aborts, and adds and removes page tables. No page that was written may be
- * missing from an epoch, and none may be in it without a reason.
+ * A random walk against a model: one thread maps, unmaps and has devices write, behind page tables,
+ * with logs of their own, and in a type1 container; another syncs, harvests, commits, aborts, and
+ * adds and removes page tables and devices. No page that was written may be missing from an epoch,
+ * and none may be in it without a reason.
  */
 @Tag("lab-mock")
 class DmaWalkTest {
   private static final long SEED = Long.getLong("tidemark.seed", System.nanoTime());
   private static final int STEPS = Integer.getInteger("tidemark.walk.steps", 20_000);
-  private static final int[] BLOCK_PAGES = {4096, 1001};
+
+  /**
+   * The last one is the type1 container's, too; of whose short mappings Linux 6.12 says too much.
+   */
+  private static final int[] BLOCK_PAGES = {4096, 1001, 3000};
+
+  private static final int EXACT = 2;
   private static final long SPACE = 16_384;
   private static final int LARGE = 2048;
 
@@ -36,11 +48,19 @@ class DmaWalkTest {
 
   private record Mapped(long pages, int block, long page, boolean writable) {}
 
+  /** An address space: its devices see page {@code at} of the model at {@code first + at}. */
+  private record Space(
+      DmaSource source, long first, int fromBlock, TreeMap<Long, Mapped> mappings, long[] writes) {
+    Space(DmaSource source, long first, int fromBlock) {
+      this(source, first, fromBlock, new TreeMap<>(), new long[1]);
+    }
+  }
+
   /** Held for each step of the writer, and for each look at the model. Never while syncing. */
   private final ReentrantLock model = new ReentrantLock();
 
-  private final TreeMap<Long, Mapped> mappings = new TreeMap<>();
   private final List<Hwpt> hwpts = new ArrayList<>();
+  private final List<DmaDevice> loggers = new ArrayList<>();
 
   /** Written since the last snapshot. */
   private final BitSet[] written = sets();
@@ -48,8 +68,12 @@ class DmaWalkTest {
   /** Not written, but may be dirty: aborted, strict, joined, or written while it was taken. */
   private final BitSet[] allowed = sets();
 
-  private UnmapPolicy policy;
-  private long writes;
+  private Space tables;
+  private Space logs;
+  private Space type1;
+  private List<Space> spaces;
+  private DmaDevice contained;
+  private DeviceLogSource logSource;
   private long maps;
   private long unmaps;
 
@@ -64,49 +88,89 @@ class DmaWalkTest {
   @ParameterizedTest
   @EnumSource
   void noPageIsLostAndNoneIsDirtyWithoutAReason(UnmapPolicy policy) throws InterruptedException {
-    this.policy = policy;
     int steps = policy == UnmapPolicy.QUERY ? STEPS : STEPS / 4;
-    try (LabDma lab = new LabDma(policy, BLOCK_PAGES[0], BLOCK_PAGES[1])) {
-      join(lab);
-      lab.start();
-      AtomicReference<Throwable> failure = new AtomicReference<>();
-      Thread writer =
-          Thread.ofPlatform()
-              .name("writer")
-              .uncaughtExceptionHandler((_, e) -> failure.set(e))
-              .start(() -> write(lab, steps));
-      var random = new SplittableRandom(SEED + 1);
-      long[] counts = new long[3];
-      try {
-        while (writer.isAlive()) {
-          round(lab, random, counts);
-        }
-      } finally {
-        writer.join();
+    try (LabDma lab = new LabDma(policy, BLOCK_PAGES[0], BLOCK_PAGES[1], BLOCK_PAGES[2]);
+        DmaDevice first = DmaDevice.open(DmaDevice.PLAIN, lab.iommufd);
+        DmaDevice second = DmaDevice.open(DmaDevice.STOP_COPY, lab.iommufd);
+        VfioContainer container = VfioContainer.open();
+        VfioGroup group = VfioGroup.open(DmaDevice.names(DmaDevice.PRE_COPY).group())) {
+      Ioas logged = lab.iommufd.allocIoas();
+      first.vfio().attach(logged);
+      second.vfio().attach(logged);
+      group.setContainer(container);
+      container.setIommu(VfioUapi.VFIO_TYPE1v2_IOMMU);
+      try (DmaDevice third = DmaDevice.open(DmaDevice.PRE_COPY, group)) {
+        contained = third;
+        Runnable settle = policy == UnmapPolicy.QUERY ? DeviceLogSource.REPORT_WAITS : null;
+        logSource = new DeviceLogSource(logged, new DmaMap(), settle);
+        Type1Source typed = new Type1Source(container, new DmaMap());
+        lab.tracker.add(logSource);
+        lab.tracker.add(typed);
+        tables = new Space(lab.source, LabDma.BASE, 0);
+        // Across 4 GiB, where one range ends and the next begins.
+        logs = new Space(logSource, (1L << 20) - SPACE / 2 + 3, 0);
+        type1 = new Space(typed, 1L << 10, EXACT);
+        spaces = List.of(tables, logs, type1);
+        walk(lab, List.of(first, second), policy, steps);
+        lab.tracker.stop();
       }
-      if (failure.get() != null) {
-        throw new AssertionError("the writer failed, seed " + SEED, failure.get());
+    }
+  }
+
+  private void walk(LabDma lab, List<DmaDevice> devices, UnmapPolicy policy, int steps)
+      throws InterruptedException {
+    join(lab);
+    for (DmaDevice device : devices) {
+      logSource.add(device.vfio());
+      loggers.add(device);
+    }
+    lab.start();
+    AtomicReference<Throwable> failure = new AtomicReference<>();
+    Thread writer =
+        Thread.ofPlatform()
+            .name("writer")
+            .uncaughtExceptionHandler((_, e) -> failure.set(e))
+            .start(() -> write(lab, steps));
+    var random = new SplittableRandom(SEED + 1);
+    long[] counts = new long[3];
+    try {
+      while (writer.isAlive()) {
+        round(lab, devices, random, counts);
       }
-      round(lab, random, counts);
-      round(lab, random, counts);
-      assertEquals(0, lab.tracker.failures(), () -> "" + lab.tracker.lastFailure());
-      assertTrue(writes > 0 && maps > 0 && unmaps > 0);
-      LogCounters counters = lab.counters(0);
-      System.out.printf(
-          "DmaWalkTest: %s: %d steps: %d maps, %d unmaps, %d writes; %d syncs, %d aborts, %d page"
-              + " tables joined or left; %d pages taken, 0 lost; block 0: %d calls, %.1f passes; %s%n",
-          policy,
-          steps,
-          maps,
-          unmaps,
-          writes,
-          counters.harvests(),
-          counts[0],
-          counts[1],
-          counts[2],
-          counters.queries(),
-          counters.mergePasses(),
-          lab.source.unmapReport());
+    } finally {
+      writer.join();
+    }
+    if (failure.get() != null) {
+      throw new AssertionError("the writer failed, seed " + SEED, failure.get());
+    }
+    round(lab, devices, random, counts);
+    round(lab, devices, random, counts);
+    assertEquals(0, lab.tracker.failures(), () -> "" + lab.tracker.lastFailure());
+    assertTrue(maps > 0 && unmaps > 0);
+    for (Space space : spaces) {
+      assertTrue(space.writes[0] > 0, space.source.name());
+    }
+    LogCounters counters = lab.counters(0);
+    System.out.printf(
+        "DmaWalkTest: %s: %d steps: %d maps, %d unmaps, %d writes behind page tables, %d"
+            + " logged, %d behind type1; %d re-plans; %d syncs, %d aborts, %d times somebody joined or"
+            + " left; %d pages taken, 0 lost; block 0: %d calls, %.1f passes%n",
+        policy,
+        steps,
+        maps,
+        unmaps,
+        tables.writes[0],
+        logs.writes[0],
+        type1.writes[0],
+        logSource.replans(),
+        counters.harvests(),
+        counts[0],
+        counts[1],
+        counts[2],
+        counters.queries(),
+        counters.mergePasses());
+    for (Space space : spaces) {
+      System.out.println("DmaWalkTest: " + space.source.name() + ": " + space.source.unmapReport());
     }
   }
 
@@ -116,18 +180,16 @@ class DmaWalkTest {
     for (int step = 0; step < steps; step++) {
       model.lock();
       try {
+        Space space = spaces.get(random.nextInt(spaces.size()));
         int kind = random.nextInt(100);
         if (kind < 35) {
-          map(lab, random);
+          map(lab, space, random);
         } else if (kind < 55) {
-          unmap(lab, random);
+          unmap(space, random);
         } else if (random.nextInt(1_000) == 0) {
-          forgetIfStrict(0, SPACE);
-          long pages = mappings.values().stream().mapToLong(Mapped::pages).sum();
-          assertEquals(pages * LabDma.PAGE, lab.source.unmapAll());
-          mappings.clear();
+          unmap(space, 0, SPACE, true);
         } else {
-          deviceWrite(lab, random);
+          deviceWrite(lab, space, random);
         }
       } finally {
         model.unlock();
@@ -135,9 +197,11 @@ class DmaWalkTest {
     }
   }
 
-  private void map(LabDma lab, SplittableRandom random) {
+  private void map(LabDma lab, Space space, SplittableRandom random) {
+    var mappings = space.mappings;
     int most = random.nextInt(1_000) == 0 ? LARGE : random.nextInt(3) == 0 ? 64 : 1;
-    int block = most == LARGE ? 0 : random.nextInt(BLOCK_PAGES.length);
+    int blocks = BLOCK_PAGES.length - space.fromBlock;
+    int block = space.fromBlock + (most == LARGE ? 0 : random.nextInt(blocks));
     long pages = most == LARGE ? LARGE : 1 + random.nextInt(most);
     long at;
     var last = mappings.isEmpty() ? null : mappings.floorEntry(random.nextLong(SPACE));
@@ -159,12 +223,18 @@ class DmaWalkTest {
       return;
     }
     boolean writable = random.nextInt(10) != 0;
-    lab.map(at, pages, block, page, writable);
+    long replans = logSource.replans();
+    space.source.map(
+        (space.first + at) * LabDma.PAGE, pages * LabDma.PAGE, lab.log(block), page, writable);
     mappings.put(at, new Mapped(pages, block, page, writable));
+    if (logSource.replans() != replans) {
+      allow(mappings);
+    }
     maps++;
   }
 
-  private void unmap(LabDma lab, SplittableRandom random) {
+  private void unmap(Space space, SplittableRandom random) {
+    var mappings = space.mappings;
     Long at = mappings.ceilingKey(random.nextLong(SPACE));
     if (at == null) {
       return;
@@ -173,19 +243,23 @@ class DmaWalkTest {
     if (random.nextInt(10) == 0) {
       last = mappings.floorKey(at + random.nextInt(200));
     }
-    long end = last + mappings.get(last).pages;
-    forgetIfStrict(at, end);
-    var gone = mappings.subMap(at, end);
-    long pages = gone.values().stream().mapToLong(Mapped::pages).sum();
-    assertEquals(pages, lab.unmap(at, end - at));
-    gone.clear();
-    unmaps++;
+    unmap(space, at, last + mappings.get(last).pages, false);
   }
 
-  private void forgetIfStrict(long from, long end) {
-    if (policy == UnmapPolicy.STRICT) {
-      allow(mappings.subMap(from, end));
+  private void unmap(Space space, long from, long end, boolean all) {
+    var gone = space.mappings.subMap(from, end);
+    long bytes = gone.values().stream().mapToLong(Mapped::pages).sum() * LabDma.PAGE;
+    long whole = space.source.unmapReport().wholePages();
+    assertEquals(
+        bytes,
+        all
+            ? space.source.unmapAll()
+            : space.source.unmap((space.first + from) * LabDma.PAGE, (end - from) * LabDma.PAGE));
+    if (space.source.unmapReport().wholePages() != whole) {
+      allow(gone);
     }
+    gone.clear();
+    unmaps++;
   }
 
   private void allow(java.util.Map<Long, Mapped> some) {
@@ -196,29 +270,44 @@ class DmaWalkTest {
     }
   }
 
-  private void deviceWrite(LabDma lab, SplittableRandom random) {
-    Long at = mappings.ceilingKey(random.nextLong(SPACE));
-    if (at == null || !mappings.get(at).writable) {
+  private void deviceWrite(LabDma lab, Space space, SplittableRandom random) {
+    Long at = space.mappings.ceilingKey(random.nextLong(SPACE));
+    if (at == null || !space.mappings.get(at).writable) {
       return;
     }
-    Mapped mapped = mappings.get(at);
+    Mapped mapped = space.mappings.get(at);
     long offset = random.nextLong(mapped.pages);
-    assertTrue(lab.write(hwpts.get(random.nextInt(hwpts.size())), at + offset));
+    if (space == tables) {
+      assertTrue(lab.write(hwpts.get(random.nextInt(hwpts.size())), at + offset));
+    } else {
+      DmaDevice device = space == type1 ? contained : loggers.get(random.nextInt(loggers.size()));
+      device.write((space.first + at + offset) * LabDma.PAGE, random.nextLong());
+    }
     written[mapped.block].set((int) (mapped.page + offset));
-    writes++;
+    space.writes[0]++;
   }
 
   private void join(LabDma lab) {
     Hwpt hwpt = lab.hwpt();
     lab.source.add(hwpt);
     hwpts.add(hwpt);
-    allow(mappings);
+    allow(tables.mappings);
   }
 
-  private void joinOrLeave(LabDma lab, SplittableRandom random) {
+  private void joinOrLeave(LabDma lab, List<DmaDevice> devices, SplittableRandom random) {
     model.lock();
     try {
-      if (hwpts.size() < 3 && random.nextBoolean()) {
+      if (random.nextInt(3) == 0) {
+        DmaDevice device = devices.get(random.nextInt(devices.size()));
+        if (!loggers.contains(device)) {
+          logSource.add(device.vfio());
+          loggers.add(device);
+          allow(logs.mappings);
+        } else if (loggers.size() > 1) {
+          loggers.remove(device);
+          logSource.remove(device.vfio());
+        }
+      } else if (hwpts.size() < 3 && random.nextBoolean()) {
         join(lab);
       } else if (hwpts.size() > 1) {
         Hwpt hwpt = hwpts.remove(random.nextInt(hwpts.size()));
@@ -230,9 +319,9 @@ class DmaWalkTest {
     }
   }
 
-  private void round(LabDma lab, SplittableRandom random, long[] counts) {
+  private void round(LabDma lab, List<DmaDevice> devices, SplittableRandom random, long[] counts) {
     if (random.nextInt(12) == 0) {
-      joinOrLeave(lab, random);
+      joinOrLeave(lab, devices, random);
       counts[1]++;
     }
     BitSet[] must = sets();
@@ -259,7 +348,10 @@ class DmaWalkTest {
         BitSet extra = (BitSet) taken.clone();
         extra.andNot(written[i]);
         extra.andNot(allowed[i]);
-        assertEquals(new BitSet(), extra, "block " + i + " has pages for no reason, seed " + SEED);
+        if (i < EXACT) {
+          assertEquals(
+              new BitSet(), extra, "block " + i + " has pages for no reason, seed " + SEED);
+        }
         if (abort) {
           allowed[i].or(taken);
           continue;
