@@ -5,6 +5,7 @@ module dev.tidemark.engine {
   requires static jdk.incubator.vector;
 
   exports dev.tidemark.engine.bitmap;
+  exports dev.tidemark.engine.device;
   exports dev.tidemark.engine.log;
   exports dev.tidemark.engine.migrate;
   exports dev.tidemark.engine.source;

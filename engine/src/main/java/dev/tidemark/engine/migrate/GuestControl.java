@@ -9,13 +9,15 @@ public interface GuestControl {
   /**
    * Stops the guest, for good as far as the caller knows. When this returns, every vCPU is out of
    * {@code KVM_RUN} with its last I/O exit completed ({@code KVM_RUN} once more with {@code
-   * immediate_exit}), devices are stopped, the VMM's own I/O into guest memory is drained and
-   * marked in its log: nothing writes guest memory any more.
+   * immediate_exit}), devices are stopped except the {@link OutgoingDevice}s, which the migration
+   * stops next, the VMM's own I/O into guest memory is drained and marked in its log: nothing else
+   * writes guest memory any more.
    */
   void stop();
 
   /**
    * Lets the guest run: at the source after a migration that failed, at the destination after go.
+   * The devices that the migration knows run already.
    */
   void resume();
 }

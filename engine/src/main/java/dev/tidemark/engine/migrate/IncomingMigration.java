@@ -15,9 +15,12 @@ import java.util.List;
  */
 public final class IncomingMigration {
   private final StreamReader reader;
+  private final List<IncomingDevice> devices;
   private final GuestControl guest;
 
   /**
+   * For a guest without devices that have a state of their own to load.
+   *
    * @param machine the machine's name, which must be the source's
    * @param blocks the destination's RAM blocks, the same names and lengths as the source's
    * @param socket connected to the source; stays the caller's
@@ -30,7 +33,26 @@ public final class IncomingMigration {
       Socket socket,
       List<SectionHandler> handlers,
       GuestControl guest) {
-    this.reader = new StreamReader(socket, machine, blocks, handlers);
+    this(machine, blocks, socket, List.of(), handlers, guest);
+  }
+
+  /**
+   * @param machine the machine's name, which must be the source's
+   * @param blocks the destination's RAM blocks, the same names and lengths as the source's
+   * @param socket connected to the source; stays the caller's
+   * @param devices load their state, and run after go, right before the guest
+   * @param handlers one per state section that the source may send
+   * @param guest resumed after go, never stopped
+   */
+  public IncomingMigration(
+      String machine,
+      List<RamBlock> blocks,
+      Socket socket,
+      List<? extends IncomingDevice> devices,
+      List<SectionHandler> handlers,
+      GuestControl guest) {
+    this.reader = new StreamReader(socket, machine, blocks, devices, handlers);
+    this.devices = List.copyOf(devices);
     this.guest = guest;
   }
 
@@ -43,8 +65,21 @@ public final class IncomingMigration {
   public void run() {
     // Pages come in thousands at once: looking for zeros must not start interpreted.
     Bitmaps.warmUp();
-    reader.loadUntilHandover();
     try {
+      reader.loadUntilHandover();
+    } catch (RuntimeException | Error e) {
+      for (IncomingDevice device : devices) {
+        try {
+          device.abort();
+        } catch (RuntimeException again) {
+          e.addSuppressed(again);
+        }
+      }
+      throw e;
+    }
+    try {
+      devices.forEach(IncomingDevice::prepareToRun);
+      devices.forEach(IncomingDevice::run);
       guest.resume();
     } catch (RuntimeException e) {
       reader.shut(1);

@@ -6,6 +6,7 @@ import dev.tidemark.engine.log.RamBlock;
 import dev.tidemark.engine.log.RamBlockLog;
 import dev.tidemark.engine.source.DirtyTracker;
 import dev.tidemark.engine.stream.ReturnPath;
+import dev.tidemark.engine.stream.SectionOutput;
 import dev.tidemark.engine.stream.StreamWriter;
 import dev.tidemark.engine.stream.Throttle;
 import dev.tidemark.ffm.Pages;
@@ -18,12 +19,18 @@ import java.util.function.Consumer;
  * Moves a running guest away: precopy rounds while it runs, then stop, last sync, last pages,
  * state, and go.
  *
+ * <p>Devices' own state goes between the rounds of RAM as long as the guest runs. At the stop, once
+ * the vCPUs are out, all devices stop reaching each other before the first of them stops, and all
+ * are stopped before the last sync; the rest of their state follows the last page. A guest is not
+ * stopped before every device's initial data is out and acknowledged with its round, but for a
+ * limit.
+ *
  * <p>The guest is never at both ends and never lost: until go this side can take it back, and does
  * on any failure; after go it never runs it again. See {@link Outcome}.
  *
  * <p>Threading: {@link #run()} occupies one platform thread; {@link #cancel()} from any other.
  * Cost: sync, harvest, iteration and sending allocate nothing on the Java heap; a progress record
- * per round and per 100 ms does.
+ * per round and per 100 ms does, and so does what a device tells of itself.
  */
 public final class OutgoingMigration {
   /** A page with the word that says where it belongs. */
@@ -31,6 +38,11 @@ public final class OutgoingMigration {
 
   private static final long PIECE_PAGES = 512;
   private static final long WINDOW_NANOS = 100_000_000;
+
+  /** The least and the most of a device's state that a round takes, in bytes. */
+  private static final long LEAST_DEVICE_BYTES = 64 << 20;
+
+  private static final long MOST_DEVICE_BYTES = 4L << 30;
 
   /** Ends the migration with a reason; never leaves this class. */
   private static final class Abandoned extends RuntimeException {
@@ -44,6 +56,9 @@ public final class OutgoingMigration {
   private final DirtyTracker tracker;
   private final Socket socket;
   private final GuestControl guest;
+  private final List<OutgoingDevice> devices;
+  private final List<Consumer<SectionOutput>> deviceParts;
+  private final int[] deviceIds;
   private final List<StateSection> sections;
   private final MigrationOptions options;
   private final Consumer<Progress> listener;
@@ -63,6 +78,7 @@ public final class OutgoingMigration {
   private long windowStart;
   private long windowBytes;
   private boolean guestStopped;
+  private boolean devicesStarted;
 
   // Guarded by this: cancel and go exclude each other.
   private boolean cancelled;
@@ -71,6 +87,8 @@ public final class OutgoingMigration {
   private boolean stalled;
 
   /**
+   * For a guest without devices that have a state of their own to move.
+   *
    * @param tracker the guest's blocks and sources, tracking off
    * @param socket connected to the destination; stays the caller's
    * @param guest stops and resumes the guest
@@ -85,9 +103,33 @@ public final class OutgoingMigration {
       List<StateSection> sections,
       MigrationOptions options,
       Consumer<Progress> listener) {
+    this(tracker, socket, guest, List.of(), sections, options, listener);
+  }
+
+  /**
+   * @param tracker the guest's blocks and sources, tracking off
+   * @param socket connected to the destination; stays the caller's
+   * @param guest stops and resumes the guest
+   * @param devices stopped and resumed by this; their state goes out between the rounds and, the
+   *     rest of it, after the last
+   * @param sections its other state, sent in this order
+   * @param options what it may cost
+   * @param listener told of progress, by the thread that runs the migration
+   */
+  public OutgoingMigration(
+      DirtyTracker tracker,
+      Socket socket,
+      GuestControl guest,
+      List<? extends OutgoingDevice> devices,
+      List<StateSection> sections,
+      MigrationOptions options,
+      Consumer<Progress> listener) {
     this.tracker = tracker;
     this.socket = socket;
     this.guest = guest;
+    this.devices = List.copyOf(devices);
+    this.deviceParts = this.devices.stream().<Consumer<SectionOutput>>map(d -> d::part).toList();
+    this.deviceIds = new int[devices.size()];
     this.sections = List.copyOf(sections);
     this.options = options;
     this.listener = listener;
@@ -167,15 +209,23 @@ public final class OutgoingMigration {
     }
     tracker.start();
     writer.startRam(blocks);
+    devicesStarted = true;
+    for (int i = 0; i < deviceIds.length; i++) {
+      OutgoingDevice device = devices.get(i);
+      device.start();
+      deviceIds[i] =
+          writer.start(device.name(), device.instance(), device.version(), device::setup);
+    }
   }
 
   /** Sends rounds until the rest is small enough to stop the guest, or a limit says so. */
   private void precopy() {
     while (true) {
       harvest();
-      expectedNanos = estimate.nanos(tracker.pagesAtStop(dirtyPages) * RECORD_BYTES);
+      expectedNanos =
+          estimate.nanos(tracker.pagesAtStop(dirtyPages) * RECORD_BYTES + deviceBytes());
       report(Progress.Phase.HARVESTED);
-      if (expectedNanos <= options.downtimeLimit().toNanos()) {
+      if (expectedNanos <= options.downtimeLimit().toNanos() && initialDataSent()) {
         expectedAtStop = expectedNanos;
         break;
       }
@@ -187,7 +237,7 @@ public final class OutgoingMigration {
       writer.beginRound();
       boolean complete = send();
       writer.endRound();
-      if (!complete) {
+      if (!complete || !sendDevices()) {
         atLimit();
         break;
       }
@@ -198,6 +248,47 @@ public final class OutgoingMigration {
     }
     // The last sync will find these again, together with what is written until then.
     tracker.abort();
+  }
+
+  /** What all devices would have to send if they were stopped now. */
+  private long deviceBytes() {
+    long bytes = 0;
+    for (int i = 0; i < deviceIds.length; i++) {
+      bytes += Math.min(devices.get(i).pendingBytes(), Long.MAX_VALUE / 4 / deviceIds.length);
+    }
+    return bytes;
+  }
+
+  private boolean initialDataSent() {
+    for (int i = 0; i < deviceIds.length; i++) {
+      if (!devices.get(i).initialDataSent()) {
+        return false;
+      }
+    }
+    return true;
+  }
+
+  /**
+   * Sends what the devices have by now, each as much as it has pending when its turn comes.
+   *
+   * @return false if the time was up before the end
+   */
+  private boolean sendDevices() {
+    for (int i = 0; i < deviceIds.length; i++) {
+      OutgoingDevice device = devices.get(i);
+      long most = Math.clamp(device.pendingBytes(), LEAST_DEVICE_BYTES, MOST_DEVICE_BYTES);
+      long begin = device.bytesSaved();
+      long before;
+      do {
+        if (timeIsUp()) {
+          return false;
+        }
+        before = device.bytesSaved();
+        writer.part(deviceIds[i], deviceParts.get(i));
+        sample(System.nanoTime(), false);
+      } while (device.bytesSaved() > before && device.bytesSaved() - begin < most);
+    }
+    return true;
   }
 
   private boolean timeIsUp() {
@@ -290,6 +381,8 @@ public final class OutgoingMigration {
     guestStopped = true;
     guest.stop();
     stoppedNanos = System.nanoTime();
+    devices.forEach(OutgoingDevice::quiesce);
+    devices.forEach(OutgoingDevice::stop);
     List<SavedSection> saved = new ArrayList<>();
     for (StateSection section : sections) {
       SavedSection buffer = new SavedSection();
@@ -304,6 +397,9 @@ public final class OutgoingMigration {
     send();
     writer.endRound();
     writer.endRam();
+    for (int i = 0; i < deviceIds.length; i++) {
+      writer.end(deviceIds[i], devices.get(i)::complete);
+    }
     for (int i = 0; i < sections.size(); i++) {
       StateSection section = sections.get(i);
       byte[] data = saved.get(i).toByteArray();
@@ -374,6 +470,9 @@ public final class OutgoingMigration {
       mine = outcome != Outcome.COMPLETED && !gone;
     }
     StringBuilder text = new StringBuilder(reason);
+    if (devicesStarted) {
+      leaveDevices(mine, text);
+    }
     if (mine && guestStopped) {
       try {
         guest.resume();
@@ -389,6 +488,26 @@ public final class OutgoingMigration {
           .append(e.getMessage());
     }
     return text.toString();
+  }
+
+  /** Leaves the devices stopped, or has all of them ready to run before the first runs. */
+  private void leaveDevices(boolean running, StringBuilder text) {
+    List<Consumer<OutgoingDevice>> steps =
+        running
+            ? List.of(OutgoingDevice::prepareToRun, OutgoingDevice::run)
+            : List.of(OutgoingDevice::leave);
+    for (Consumer<OutgoingDevice> step : steps) {
+      for (OutgoingDevice device : devices) {
+        try {
+          step.accept(device);
+        } catch (RuntimeException e) {
+          text.append(text.isEmpty() ? "" : "; ")
+              .append(device.name())
+              .append(running ? ", back to running: " : ", to be left stopped: ")
+              .append(e.getMessage());
+        }
+      }
+    }
   }
 
   private String notConverging() {

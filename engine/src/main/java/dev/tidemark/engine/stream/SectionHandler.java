@@ -1,7 +1,5 @@
 package dev.tidemark.engine.stream;
 
-import java.nio.charset.StandardCharsets;
-
 /**
  * Loads one full section at the destination, such as a device's state or a vCPU's registers. The
  * stream says of a section only its name, instance and version: so the reader needs a handler for
@@ -27,10 +25,7 @@ public record SectionHandler(String name, int instance, int version, Loader load
 
   /** Checks the name. */
   public SectionHandler {
-    int bytes = name.getBytes(StandardCharsets.UTF_8).length;
-    if (bytes < 1 || bytes > StreamFormat.MAX_NAME) {
-      throw new IllegalArgumentException("section name of " + bytes + " bytes, not 1 to 255");
-    }
+    StreamFormat.checkName(name);
   }
 
   /** A section to read and forget. */

@@ -6,6 +6,7 @@ import static java.lang.foreign.ValueLayout.JAVA_SHORT_UNALIGNED;
 
 import java.lang.foreign.ValueLayout;
 import java.nio.ByteOrder;
+import java.nio.charset.StandardCharsets;
 
 /**
  * The numbers of QEMU's migration stream, version 3 (QEMU {@code migration/savevm.h}, {@code
@@ -52,6 +53,13 @@ final class StreamFormat {
   static final int MAX_NAME = 255;
 
   private StreamFormat() {}
+
+  static void checkName(String name) {
+    int bytes = name.getBytes(StandardCharsets.UTF_8).length;
+    if (bytes < 1 || bytes > MAX_NAME) {
+      throw new IllegalArgumentException("section name of " + bytes + " bytes, not 1 to 255");
+    }
+  }
 
   static String hex(long value) {
     return "0x" + Long.toHexString(value);

@@ -9,18 +9,22 @@ import java.lang.foreign.MemorySegment;
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.HashMap;
 import java.util.HashSet;
 import java.util.List;
+import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
+import java.util.stream.Stream;
 
 /**
  * Loads QEMU's migration stream, version 3, into the destination's memory. Every field is checked
  * before anything is done with it; the first one that is wrong ends the load with a {@link
  * StreamException}, and never was a byte written outside the blocks.
  *
- * <p>Full sections are loaded by {@link SectionHandler}s: each of the caller's must come, once; an
- * unknown one is an error. QEMU's own {@code timer} and {@code globalstate} are read and forgotten.
+ * <p>Full sections are loaded by {@link SectionHandler}s, iterable ones other than {@code ram} by
+ * {@link IterableHandler}s: each of the caller's must come, once; an unknown one is an error.
+ * QEMU's own {@code timer} and {@code globalstate} are read and forgotten.
  *
  * <p>Never two guests: {@link #loadUntilHandover()} returns only after the source said go. If it
  * throws, the guest must not run here.
@@ -41,6 +45,9 @@ public final class StreamReader {
   private final byte[][] blockNames;
   private final List<SectionHandler> handlers;
   private final List<SectionHandler> missing;
+  private final List<IterableHandler> iterables;
+  private final Map<Integer, IterableHandler> started = new HashMap<>();
+  private final List<IterableHandler> unended;
   private final List<SectionHandler> tolerated =
       List.of(
           SectionHandler.skipping("timer", 2, 24), SectionHandler.skipping("globalstate", 1, 104));
@@ -61,14 +68,32 @@ public final class StreamReader {
   private volatile long zeroPages;
 
   /**
+   * For a guest without iterable sections other than {@code ram}.
+   *
    * @param socket the connection, nothing of the stream read yet; borrowed
    * @param machine the machine's name, which must be the source's
-   * @param blocks all of the guest's memory, of different names; the source must have the same
-   *     names and lengths
+   * @param blocks all of the guest's memory
    * @param handlers for the full sections that must come
    */
   public StreamReader(
       Socket socket, String machine, List<RamBlock> blocks, List<SectionHandler> handlers) {
+    this(socket, machine, blocks, List.of(), handlers);
+  }
+
+  /**
+   * @param socket the connection, nothing of the stream read yet; borrowed
+   * @param machine the machine's name, which must be the source's
+   * @param blocks all of the guest's memory, of different names; the source must have the same
+   *     names and lengths
+   * @param iterables for the iterable sections that must come
+   * @param handlers for the full sections that must come
+   */
+  public StreamReader(
+      Socket socket,
+      String machine,
+      List<RamBlock> blocks,
+      List<? extends IterableHandler> iterables,
+      List<SectionHandler> handlers) {
     this.socket = socket;
     this.in = new BufferedInput(socket);
     this.machine = machine;
@@ -82,9 +107,18 @@ public final class StreamReader {
     }
     this.handlers = List.copyOf(handlers);
     this.missing = new ArrayList<>(handlers);
-    if (handlers.stream().map(h -> h.name() + "/" + h.instance()).distinct().count()
-        != handlers.size()) {
-      throw new IllegalArgumentException("two handlers of one section: " + handlers);
+    this.iterables = List.copyOf(iterables);
+    this.unended = new ArrayList<>(iterables);
+    iterables.forEach(iterable -> StreamFormat.checkName(iterable.name()));
+    List<String> names =
+        Stream.concat(
+                Stream.of(StreamFormat.RAM + "/" + StreamFormat.RAM_INSTANCE),
+                Stream.concat(
+                    handlers.stream().map(h -> h.name() + "/" + h.instance()),
+                    iterables.stream().map(h -> h.name() + "/" + h.instance())))
+            .toList();
+    if (names.stream().distinct().count() != names.size()) {
+      throw new IllegalArgumentException("two handlers of one section: " + names);
     }
   }
 
@@ -238,8 +272,8 @@ public final class StreamReader {
       case StreamFormat.COMMAND -> {
         return command();
       }
-      case StreamFormat.SECTION_START -> startRam(at);
-      case StreamFormat.SECTION_PART, StreamFormat.SECTION_END -> ramPart(at, type);
+      case StreamFormat.SECTION_START -> start(at);
+      case StreamFormat.SECTION_PART, StreamFormat.SECTION_END -> piece(at, type);
       case StreamFormat.SECTION_FULL -> full(at);
       case StreamFormat.SUBSECTION ->
           throw wrong(at, "the configuration has a subsection, none of which is supported");
@@ -256,6 +290,9 @@ public final class StreamReader {
   private void checkComplete(long at, String what) {
     if (!ramEnded) {
       throw wrong(at, what, "after the ram section's end", "it before");
+    }
+    if (!unended.isEmpty()) {
+      throw wrong(at, what + ": section " + unended.getFirst().name() + " has not ended");
     }
     if (!missing.isEmpty()) {
       SectionHandler section = missing.getFirst();
@@ -301,20 +338,37 @@ public final class StreamReader {
     }
   }
 
-  private void startRam(long at) {
+  private void start(long at) {
+    in.enter("a section's start");
+    if (ramEnded) {
+      throw wrong(at, "section start", "it before the ram section's end", "it after");
+    }
+    int id = newId();
+    at = in.position();
+    String idstr = text(readName());
+    int instance = in.be32();
+    int version = in.be32();
+    if (idstr.equals(StreamFormat.RAM)) {
+      startRam(at, id, instance, version);
+    } else {
+      startIterable(at, id, idstr, instance, version);
+    }
+    footer(id);
+  }
+
+  private int newId() {
+    long at = in.position();
+    int id = in.be32();
+    if (!sectionIds.add(id)) {
+      throw wrong(at, "section id", "a new one", Integer.toUnsignedString(id) + " again");
+    }
+    return id;
+  }
+
+  private void startRam(long at, int id, int instance, int version) {
     in.enter("the ram section's start");
     if (ramStarted) {
       throw wrong(at, "section start", "the ram section's once", "another");
-    }
-    ramId = in.be32();
-    sectionIds.add(ramId);
-    at = in.position();
-    int length = readName();
-    String idstr = text(length);
-    int instance = in.be32();
-    int version = in.be32();
-    if (!idstr.equals(StreamFormat.RAM)) {
-      throw wrong(at, "section start", "ram", idstr);
     }
     if (instance != StreamFormat.RAM_INSTANCE || version != StreamFormat.RAM_VERSION) {
       throw wrong(
@@ -329,8 +383,45 @@ public final class StreamReader {
     if (record != StreamFormat.FLAG_EOS) {
       throw wrong(at, "record after the block list", hex(StreamFormat.FLAG_EOS), hex(record));
     }
-    footer(ramId);
+    ramId = id;
     ramStarted = true;
+  }
+
+  private void startIterable(long at, int id, String idstr, int instance, int version) {
+    IterableHandler handler = null;
+    for (IterableHandler iterable : iterables) {
+      if (iterable.name().equals(idstr) && iterable.instance() == instance) {
+        handler = iterable;
+      }
+    }
+    if (handler == null) {
+      throw wrong(
+          at,
+          "section start",
+          "ram"
+              + (iterables.isEmpty()
+                  ? ""
+                  : " or one of " + iterables.stream().map(IterableHandler::name).toList()),
+          idstr + "/" + Integer.toUnsignedString(instance));
+    }
+    if (started.containsValue(handler)) {
+      throw wrong(at, "start of section " + idstr, "it once", "it again");
+    }
+    checkVersion(at, idstr, handler.version(), version);
+    started.put(id, handler);
+    in.enter("the start of section " + idstr);
+    handler.start();
+    handler.load(in);
+  }
+
+  private static void checkVersion(long at, String idstr, int expected, int found) {
+    if (found != expected) {
+      throw wrong(
+          at,
+          "version of section " + idstr,
+          Integer.toUnsignedString(expected),
+          Integer.toUnsignedString(found));
+    }
   }
 
   /** Checks that the source has the same memory as the destination. */
@@ -398,7 +489,29 @@ public final class StreamReader {
     return new String(name, 0, length, StandardCharsets.UTF_8);
   }
 
-  private void ramPart(long at, int type) {
+  private void piece(long at, int type) {
+    in.enter("a part of a section");
+    long idAt = in.position();
+    int id = in.be32();
+    IterableHandler handler = ramStarted && id == ramId ? null : started.get(id);
+    if (handler == null) {
+      ramPart(at, idAt, id, type);
+      return;
+    }
+    boolean ends = type == StreamFormat.SECTION_END;
+    if (!unended.contains(handler)) {
+      throw wrong(idAt, "part of section " + handler.name(), "none after its end", "another");
+    }
+    in.enter("a part of section " + handler.name());
+    handler.load(in);
+    footer(id);
+    if (ends) {
+      unended.remove(handler);
+      handler.end();
+    }
+  }
+
+  private void ramPart(long at, long idAt, int id, int type) {
     in.enter("a part of the ram section");
     if (!ramStarted || ramEnded) {
       throw wrong(
@@ -407,10 +520,9 @@ public final class StreamReader {
           "it between the ram section's start and its end",
           ramEnded ? "it after the end" : "it before the start");
     }
-    at = in.position();
-    int id = in.be32();
     if (id != ramId) {
-      throw wrong(at, "section id", Integer.toUnsignedString(ramId), Integer.toUnsignedString(id));
+      throw wrong(
+          idAt, "section id", Integer.toUnsignedString(ramId), Integer.toUnsignedString(id));
     }
     records();
     footer(ramId);
@@ -475,23 +587,20 @@ public final class StreamReader {
     if (!ramEnded) {
       throw wrong(at, "full section", "it after the ram section's end", "it before");
     }
-    at = in.position();
-    int id = in.be32();
-    if (!sectionIds.add(id)) {
-      throw wrong(at, "section id", "a new one", Integer.toUnsignedString(id) + " again");
+    if (!unended.isEmpty()) {
+      throw wrong(
+          at,
+          "full section",
+          "it after the end of section " + unended.getFirst().name(),
+          "it before");
     }
+    int id = newId();
     at = in.position();
     String idstr = text(readName());
     int instance = in.be32();
     int version = in.be32();
     SectionHandler handler = handler(at, idstr, instance);
-    if (version != handler.version()) {
-      throw wrong(
-          at,
-          "version of section " + idstr,
-          Integer.toUnsignedString(handler.version()),
-          Integer.toUnsignedString(version));
-    }
+    checkVersion(at, idstr, handler.version(), version);
     in.enter("section " + idstr);
     handler.loader().load(in);
     footer(id);

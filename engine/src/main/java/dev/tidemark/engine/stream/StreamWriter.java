@@ -14,12 +14,12 @@ import java.util.Objects;
 import java.util.function.Consumer;
 
 /**
- * Writes QEMU's migration stream, version 3: RAM in rounds, then full sections. The order of calls
- * is the order of the stream:
+ * Writes QEMU's migration stream, version 3: RAM in rounds, other iterable sections between them,
+ * then full sections. The order of calls is the order of the stream:
  *
  * <pre>
- * begin, [openReturnPath], startRam, { beginRound, pages..., endRound }, endRam, full...,
- * [ping], eof, [description]
+ * begin, [openReturnPath], startRam, start..., { beginRound, pages..., endRound, part... },
+ * endRam, end..., full..., [ping], eof, [description]
  * </pre>
  *
  * <p>Pages go to the socket straight from guest memory, up to 512 in a call; a page may change
@@ -234,12 +234,58 @@ public final class StreamWriter {
    * @param data writes the data
    */
   public void full(String name, int instance, int version, Consumer<SectionOutput> data) {
-    int bytes = name.getBytes(StandardCharsets.UTF_8).length;
-    if (bytes < 1 || bytes > StreamFormat.MAX_NAME) {
-      throw new IllegalArgumentException("section name of " + bytes + " bytes, not 1 to 255");
-    }
+    named(StreamFormat.SECTION_FULL, name, instance, version, data);
+  }
+
+  /**
+   * Starts an iterable section, after {@link #startRam}: one whose data comes in pieces.
+   *
+   * @param name 1 to 255 bytes of UTF-8
+   * @param instance tells sections of one name apart
+   * @param version of the data's layout
+   * @param data writes the first piece
+   * @return the section's id, for {@link #part} and {@link #end}
+   */
+  public int start(String name, int instance, int version, Consumer<SectionOutput> data) {
+    return named(StreamFormat.SECTION_START, name, instance, version, data);
+  }
+
+  /**
+   * Writes a piece of an iterable section, outside a round. Neither this nor {@link #end} flushes.
+   *
+   * @param id from {@link #start}
+   * @param data writes the piece
+   */
+  public void part(int id, Consumer<SectionOutput> data) {
+    piece(StreamFormat.SECTION_PART, id, data);
+  }
+
+  /**
+   * Writes the last piece of an iterable section.
+   *
+   * @param id from {@link #start}
+   * @param data writes the piece
+   */
+  public void end(int id, Consumer<SectionOutput> data) {
+    piece(StreamFormat.SECTION_END, id, data);
+  }
+
+  private int named(
+      int type, String name, int instance, int version, Consumer<SectionOutput> data) {
+    StreamFormat.checkName(name);
     int id = nextSectionId++;
-    sectionHeader(StreamFormat.SECTION_FULL, id, name, instance, version);
+    sectionHeader(type, id, name, instance, version);
+    data.accept(out);
+    footer(id);
+    return id;
+  }
+
+  private void piece(int type, int id, Consumer<SectionOutput> data) {
+    if (inRound) {
+      throw new IllegalStateException("section " + id + " inside a round of RAM");
+    }
+    out.be8(type);
+    out.be32(id);
     data.accept(out);
     footer(id);
   }

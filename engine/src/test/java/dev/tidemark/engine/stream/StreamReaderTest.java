@@ -127,7 +127,11 @@ class StreamReaderTest {
         arguments("list end", page, "after the block list: expected 0x10"),
         arguments("start footer", "7f", "expected 7e (footer), found 0x7f"),
         arguments("start footer id", "00000003", "id in the footer: expected 2, found 3"),
-        arguments("part", "01", "section start: expected the ram section's once, found another"),
+        arguments("part", "01", "section id: expected a new one, found 2 again"),
+        arguments(
+            "part",
+            "010000000903" + "72616d" + "00000000" + "00000004",
+            "section start: expected the ram section's once, found another"),
         arguments("part", "04", "full section: expected it after"),
         arguments("part", "00", "end of file: expected after the ram section's end"),
         arguments("part id", "00000003", "section id: expected 2, found 3"),
@@ -162,7 +166,7 @@ class StreamReaderTest {
         arguments("end footer", "00", "expected 7e (footer)"),
         arguments("full", "02", "section part: expected it between"),
         arguments("full", "03", "section end: expected it between"),
-        arguments("full", "01", "section start: expected the ram section's once"),
+        arguments("full", "01", "section start: expected it before the ram section's end"),
         arguments("full", "00", "end of file: section cpu/1 never came"),
         arguments("full", "0800010000080002000400000000", "last PING: section cpu/1 never came"),
         arguments("full id", "00000002", "section id: expected a new one, found 2 again"),
@@ -177,7 +181,7 @@ class StreamReaderTest {
             "0400000004" + "03637075" + "00000001" + "00000002",
             "section cpu: expected it once, found it again"),
         arguments("eof", "08000100000800020004000000000800020004", "element after the last PING"),
-        arguments("eof", "01", "section start: expected the ram section's once"));
+        arguments("eof", "01", "section start: expected it before the ram section's end"));
   }
 
   @ParameterizedTest(name = "{0} = {1}")
