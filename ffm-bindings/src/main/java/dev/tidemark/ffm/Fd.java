@@ -83,7 +83,19 @@ public final class Fd implements AutoCloseable {
    * @throws LinuxException if the file cannot be opened
    */
   public static Fd open(String path, int flags) {
-    return own((int) Libc.check(Libc.open(path, flags | O_CLOEXEC, 0), "open(" + path + ")"), path);
+    int result = Libc.open(path, flags | O_CLOEXEC, 0);
+    if (result < 0) {
+      throw new LinuxException("open(" + path + ")", -result, openAdvice(-result));
+    }
+    return own(result, path);
+  }
+
+  private static String openAdvice(int errno) {
+    return switch (errno) {
+      case Errno.EACCES, Errno.EPERM -> "this user may not open it";
+      case Errno.EBUSY -> "somebody else has it open";
+      default -> null;
+    };
   }
 
   /**

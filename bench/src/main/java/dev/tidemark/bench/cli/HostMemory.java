@@ -4,7 +4,7 @@ import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 
-/** What the host can still give. */
+/** What the host has, and can still give. */
 final class HostMemory {
   private HostMemory() {}
 
@@ -23,9 +23,18 @@ final class HostMemory {
   }
 
   private static long available() {
+    return meminfo("MemAvailable:");
+  }
+
+  /** All that the host has, in bytes: no guest on it has more. */
+  static long total() {
+    return meminfo("MemTotal:");
+  }
+
+  private static long meminfo(String field) {
     try {
       for (String line : Files.readAllLines(Path.of("/proc/meminfo"))) {
-        if (line.startsWith("MemAvailable:")) {
+        if (line.startsWith(field)) {
           return Long.parseLong(line.replaceAll("\\D", "")) << 10;
         }
       }

@@ -2,15 +2,16 @@ package dev.tidemark.bench.cli;
 
 import dev.tidemark.engine.bitmap.Bitmaps;
 import dev.tidemark.ffm.Pages;
+import dev.tidemark.ffm.iommufd.Iommufd;
 import dev.tidemark.ffm.kvm.Kvm;
 import dev.tidemark.ffm.kvm.KvmConstants;
 import dev.tidemark.ffm.kvm.KvmVm;
 import dev.tidemark.ffm.userfaultfd.Pagemap;
 import dev.tidemark.ffm.userfaultfd.Userfaultfd;
 import dev.tidemark.ffm.userfaultfd.UserfaultfdUapi;
-import java.nio.file.Files;
-import java.nio.file.Path;
+import dev.tidemark.ffm.vfio.VfioHostDevice;
 import java.util.LinkedHashMap;
+import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.concurrent.Callable;
@@ -20,7 +21,13 @@ import picocli.CommandLine.Option;
 /** Says what this host can do and, for each thing that it cannot, why and what would enable it. */
 @Command(
     name = "probe",
-    description = "Shows what this host can track with, and what is missing and why.",
+    description = {
+      "Shows what this host can track with, and what is missing and why; of each VFIO device who"
+          + " would track it, and what would keep a guest that has it alone from being migrated.",
+      "Each VFIO device is opened, asked and closed again: opening a PCI device may reset it. One"
+          + " that somebody has open is not touched. A VMM that starts meanwhile may find a device"
+          + " busy."
+    },
     mixinStandardHelpOptions = true)
 final class ProbeCommand implements Callable<Integer> {
   @Option(names = "--json", description = "one JSON object")
@@ -42,8 +49,10 @@ final class ProbeCommand implements Callable<Integer> {
     host.put("pageSize", Pages.SIZE);
     host.put("bitmapOperations", Bitmaps.description());
     Map<String, Finding> findings = findings();
+    List<ProbedDevice> devices = VfioHostDevice.list().stream().map(ProbedDevice::probe).toList();
     if (json) {
       findings.forEach((name, finding) -> host.put(name, finding));
+      host.put("vfioDevices", devices.stream().map(ProbedDevice::data).toList());
       System.out.println(Json.of(host));
       return Tidemark.DONE;
     }
@@ -52,6 +61,7 @@ final class ProbeCommand implements Callable<Integer> {
         (name, finding) ->
             System.out.printf(
                 "%-24s %-4s %s%n", name, finding.available ? "yes" : "no", finding.detail));
+    devices.forEach(device -> System.out.print("\n" + device));
     return Tidemark.DONE;
   }
 
@@ -68,9 +78,14 @@ final class ProbeCommand implements Callable<Integer> {
         "userfaultfdWpAsync",
         Finding.of(support.missing(UserfaultfdUapi.UFFD_FEATURE_WP_ASYNC), "--guest process"));
     findings.put("pagemapScan", Finding.of(Pagemap.missing(), "--guest process"));
-    findings.put("iommufd", node("/dev/iommu", "a kernel with CONFIG_IOMMUFD (6.2 or newer)"));
+    findings.put("iommufd", iommufd());
+    int devices = VfioHostDevice.list().size();
     findings.put(
-        "vfio", node("/dev/vfio", "CONFIG_VFIO, an IOMMU, and a device bound to vfio-pci"));
+        "vfio",
+        devices == 0
+            ? new Finding(
+                false, "no device: needs CONFIG_VFIO, an IOMMU, and a device bound to vfio-pci")
+            : new Finding(true, devices == 1 ? "1 device" : devices + " devices"));
     return findings;
   }
 
@@ -103,13 +118,20 @@ final class ProbeCommand implements Callable<Integer> {
     }
   }
 
-  private static Finding node(String path, String enabler) {
-    Path node = Path.of(path);
-    if (!Files.exists(node)) {
-      return new Finding(false, "no " + path + ": needs " + enabler);
+  private static Finding iommufd() {
+    Optional<String> missing = Iommufd.missing();
+    if (missing.isPresent()) {
+      return Finding.of(missing, "");
     }
-    return Files.isReadable(node)
-        ? new Finding(true, path)
-        : new Finding(false, path + ": no permission for this user");
+    try (Iommufd iommufd = Iommufd.open()) {
+      return new Finding(
+          true,
+          (iommufd.hasDirtyTracking()
+                  ? "page tables track dirty pages where a device's IOMMU can"
+                  : "no IOMMU_HWPT_GET_DIRTY_BITMAP: needs Linux 6.7")
+              + (iommufd.hasMapFile()
+                  ? ", memory can be mapped by file"
+                  : ", no IOMMU_IOAS_MAP_FILE (Linux 6.13)"));
+    }
   }
 }

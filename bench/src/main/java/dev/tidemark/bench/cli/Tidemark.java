@@ -20,6 +20,7 @@ import picocli.CommandLine.Spec;
       MigrateCommand.class,
       ReceiveCommand.class,
       ProbeCommand.class,
+      ExplainCommand.class,
       RatiosCommand.class,
       JmhCommand.class
     })

@@ -15,6 +15,7 @@ import java.lang.foreign.MemorySegment;
 import java.lang.foreign.StructLayout;
 import java.util.Optional;
 import java.util.concurrent.locks.LockSupport;
+import java.util.function.IntFunction;
 
 /**
  * An owner of an open {@code /dev/iommu}. Everything made on it goes with the descriptor, once the
@@ -49,12 +50,32 @@ public final class Iommufd implements AutoCloseable {
   }
 
   /**
+   * Whether this process can use IOMMUFD.
+   *
+   * @return why not; empty if it can
+   */
+  public static Optional<String> missing() {
+    try {
+      open().close();
+      return Optional.empty();
+    } catch (LinuxException e) {
+      return Optional.of(e.getMessage());
+    }
+  }
+
+  /**
    * Opens {@code /dev/iommu}.
    *
    * @throws LinuxException {@code ENOENT} on a kernel without IOMMUFD (Linux 6.2)
    */
   public static Iommufd open() {
-    return new Iommufd(Fd.open(PATH, Fd.O_RDWR), true);
+    try {
+      return new Iommufd(Fd.open(PATH, Fd.O_RDWR), true);
+    } catch (LinuxException e) {
+      throw e.errno() == Errno.ENOENT
+          ? new LinuxException("open(" + PATH + ")", e.errno(), "needs CONFIG_IOMMUFD (Linux 6.2)")
+          : e;
+    }
   }
 
   /**
@@ -76,10 +97,22 @@ public final class Iommufd implements AutoCloseable {
    * too small for it.
    */
   public boolean hasMapFile() {
+    return has(IOMMU_IOAS_MAP_FILE);
+  }
+
+  /**
+   * Whether the kernel can track dirty pages at all (Linux 6.7), asked in the same way. Whether a
+   * device's IOMMU can is another question: {@link #allocHwpt}.
+   */
+  public boolean hasDirtyTracking() {
+    return has(IOMMU_HWPT_GET_DIRTY_BITMAP);
+  }
+
+  private boolean has(Ioctl.Request request) {
     try (Arena arena = Arena.ofConfined()) {
       MemorySegment argument = arena.allocate(JAVA_INT);
       argument.set(JAVA_INT, 0, (int) JAVA_INT.byteSize());
-      return Ioctl.tryCall(fd, IOMMU_IOAS_MAP_FILE, argument) != -Errno.ENOTTY;
+      return Ioctl.tryCall(fd, request, argument) != -Errno.ENOTTY;
     }
   }
 
@@ -130,11 +163,21 @@ public final class Iommufd implements AutoCloseable {
             return call(
                 IOMMU_HWPT_ALLOC,
                 argument,
-                "device %d, IOAS %d, flags %d".formatted(deviceId, ioasId, flags));
+                "device %d, IOAS %d, flags %d".formatted(deviceId, ioasId, flags),
+                Iommufd::allocAdvice);
           });
       int id = argument.get(JAVA_INT, offset(layout, "out_hwpt_id"));
       return new Hwpt(this, id, true);
     }
+  }
+
+  private static String allocAdvice(int errno) {
+    return switch (errno) {
+      case Errno.EOPNOTSUPP -> ": the device's IOMMU cannot do this";
+      case Errno.ENOENT -> ": no such device, or a mediated one, which has no page table";
+      case Errno.ENOTTY -> ": needs Linux 6.6, with dirty tracking 6.7";
+      default -> "";
+    };
   }
 
   /**
@@ -281,12 +324,17 @@ public final class Iommufd implements AutoCloseable {
   }
 
   private int call(Ioctl.Request request, MemorySegment argument, String detail) {
+    return call(request, argument, detail, errno -> "");
+  }
+
+  private int call(
+      Ioctl.Request request, MemorySegment argument, String detail, IntFunction<String> advice) {
     int result;
     do {
       result = Ioctl.tryCall(fd, request, argument);
     } while (result == -Errno.EINTR);
     if (result < 0) {
-      throw Ioctl.failure(fd, request, -result, detail);
+      throw Ioctl.failure(fd, request, -result, detail + advice.apply(-result));
     }
     return result;
   }

@@ -59,7 +59,7 @@ public final class VfioGroup implements AutoCloseable {
   /**
    * Puts the group into a container ({@code VFIO_GROUP_SET_CONTAINER}).
    *
-   * @throws LinuxException {@code EINVAL} if it is in one
+   * @throws LinuxException {@code EINVAL} if it is in one; {@code EPERM} if it is not viable
    */
   public void setContainer(VfioContainer container) {
     int number = container.fd().acquire();
@@ -76,7 +76,11 @@ public final class VfioGroup implements AutoCloseable {
             -result,
             "into "
                 + container
-                + (result == -Errno.EINVAL ? ": take it out of its container first" : ""));
+                + switch (-result) {
+                  case Errno.EINVAL -> ": take it out of its container first";
+                  case Errno.EPERM -> ": a device of the group has a driver other than VFIO's";
+                  default -> "";
+                });
       }
     } finally {
       container.fd().release();

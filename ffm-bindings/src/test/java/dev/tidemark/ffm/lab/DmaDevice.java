@@ -9,8 +9,6 @@ import dev.tidemark.ffm.LinuxException;
 import dev.tidemark.ffm.iommufd.Iommufd;
 import dev.tidemark.ffm.vfio.VfioDevice;
 import dev.tidemark.ffm.vfio.VfioGroup;
-import java.io.IOException;
-import java.io.UncheckedIOException;
 import java.lang.foreign.Arena;
 import java.lang.foreign.FunctionDescriptor;
 import java.lang.foreign.Linker;
@@ -132,11 +130,7 @@ public final class DmaDevice implements AutoCloseable {
 
   /** Where a device is. */
   public static LabDevices names(int number) {
-    try {
-      return LabDevices.dmalog(number);
-    } catch (IOException e) {
-      throw new UncheckedIOException(e);
-    }
+    return LabDevices.dmalog(number);
   }
 
   /** The device as any other; closed with this. */

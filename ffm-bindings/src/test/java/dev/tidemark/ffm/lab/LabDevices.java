@@ -1,10 +1,7 @@
 package dev.tidemark.ffm.lab;
 
-import java.io.IOException;
-import java.nio.file.Files;
-import java.nio.file.Path;
-import java.util.List;
-import java.util.stream.Stream;
+import dev.tidemark.ffm.vfio.VfioHostDevice;
+import java.util.function.Predicate;
 
 /**
  * A VFIO device of the lab.
@@ -15,17 +12,13 @@ import java.util.stream.Stream;
  */
 public record LabDevices(String name, String cdev, String group) {
   /** The mediated device that migrates, in both flavours. */
-  public static LabDevices mtty() throws IOException {
-    return of(only(Path.of("/sys/bus/mdev/devices")));
+  public static LabDevices mtty() {
+    return only(device -> device.driver().equals("mtty"));
   }
 
   /** The network card behind the IOMMU, flavour vtd. */
-  public static LabDevices pci() throws IOException {
-    List<Path> found;
-    try (Stream<Path> files = Files.list(Path.of("/sys/bus/pci/drivers/vfio-pci"))) {
-      found = files.filter(file -> file.getFileName().toString().contains(":")).toList();
-    }
-    return of(found.getFirst().toRealPath());
+  public static LabDevices pci() {
+    return only(device -> device.driver().equals("vfio-pci"));
   }
 
   /**
@@ -33,24 +26,18 @@ public record LabDevices(String name, String cdev, String group) {
    *
    * @param number from 0
    */
-  public static LabDevices dmalog(int number) throws IOException {
-    return of(Path.of("/sys/bus/platform/devices/dmalog." + number).toRealPath());
+  public static LabDevices dmalog(int number) {
+    return only(device -> device.name().equals("dmalog." + number));
   }
 
-  private static LabDevices of(Path device) throws IOException {
-    return new LabDevices(
-        device.getFileName().toString(),
-        "/dev/vfio/devices/" + only(device.resolve("vfio-dev")).getFileName(),
-        "/dev/vfio/" + device.resolve("iommu_group").toRealPath().getFileName());
-  }
-
-  private static Path only(Path folder) throws IOException {
-    try (Stream<Path> files = Files.list(folder)) {
-      List<Path> found = files.toList();
-      if (found.size() != 1) {
-        throw new IllegalStateException("not one, but " + found.size() + " in " + folder);
-      }
-      return found.getFirst();
-    }
+  private static LabDevices only(Predicate<VfioHostDevice> which) {
+    return VfioHostDevice.list().stream()
+        .filter(which)
+        .reduce(
+            (one, other) -> {
+              throw new IllegalStateException("not one, but " + one + " and " + other);
+            })
+        .map(found -> new LabDevices(found.name(), found.cdev().get(), found.group().get()))
+        .orElseThrow(() -> new IllegalStateException("none in " + VfioHostDevice.list()));
   }
 }

@@ -59,7 +59,7 @@ public record Blockers(Condition tree, List<Device> devices) {
         conditions.add(tree);
       }
     }
-    Condition tree = Condition.of("migration", devices.size() + " VFIO devices", conditions);
+    Condition tree = Condition.of("migration", count(devices.size(), "VFIO device"), conditions);
     return new Blockers(tree, List.copyOf(devices));
   }
 
@@ -158,8 +158,7 @@ public record Blockers(Condition tree, List<Device> devices) {
     boolean fine = others.size() <= 1 || without.isEmpty();
     return Condition.of(
         "it is the only one, or all have P2P",
-        others.size()
-            + (others.size() == 1 ? " device" : " devices")
+        count(others.size(), "device")
             + (without.isEmpty()
                 ? ", all with P2P"
                 : ", without P2P: " + String.join(", ", without)),
@@ -177,6 +176,10 @@ public record Blockers(Condition tree, List<Device> devices) {
 
   private static Condition notAsked(String text) {
     return Condition.of(text, "not asked", Verdict.NONE);
+  }
+
+  private static String count(int number, String what) {
+    return number + " " + what + (number == 1 ? "" : "s");
   }
 
   private static String yes(boolean value) {

@@ -223,7 +223,7 @@ class BlockersTest {
                         List.of(device("nic", OnOffAuto.ON, true, false, false))))));
     assertEquals(
         """
-        migration: 1 VFIO devices [BLOCKER]
+        migration: 1 VFIO device [BLOCKER]
         |- the host can read the guest's memory: all of it [ok]
         `- device nic: in container type1-0 [BLOCKER]
            |- migration is wanted: on [ok]

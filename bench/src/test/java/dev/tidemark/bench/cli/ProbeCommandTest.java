@@ -1,0 +1,188 @@
+package dev.tidemark.bench.cli;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import com.google.gson.JsonElement;
+import com.google.gson.JsonObject;
+import dev.tidemark.ffm.vfio.VfioGroup;
+import dev.tidemark.ffm.vfio.VfioHostDevice;
+import java.io.ByteArrayOutputStream;
+import java.io.PrintStream;
+import java.nio.charset.StandardCharsets;
+import java.util.Map;
+import java.util.TreeMap;
+import org.junit.jupiter.api.Tag;
+import org.junit.jupiter.api.Test;
+
+/** {@code probe} and {@code explain}: the real devices of the lab, and plain facts anywhere. */
+class ProbeCommandTest {
+  private record Ran(int status, String output, String errors) {}
+
+  private static Ran run(String... args) {
+    PrintStream out = System.out;
+    PrintStream err = System.err;
+    var output = new ByteArrayOutputStream();
+    var errors = new ByteArrayOutputStream();
+    int status;
+    System.setOut(new PrintStream(output, true, StandardCharsets.UTF_8));
+    System.setErr(new PrintStream(errors, true, StandardCharsets.UTF_8));
+    try {
+      status = Tidemark.run(args);
+    } finally {
+      System.setOut(out);
+      System.setErr(err);
+    }
+    Ran ran =
+        new Ran(
+            status,
+            output.toString(StandardCharsets.UTF_8),
+            errors.toString(StandardCharsets.UTF_8));
+    System.out.println(ran.output + ran.errors);
+    return ran;
+  }
+
+  private static String verdict(JsonObject device) {
+    return device.get("refused").isJsonNull()
+        ? "%s logs=%s tracks=%s %s %s"
+            .formatted(
+                device.get("migration"),
+                device.get("logsDma"),
+                device.get("pageTableTracks"),
+                device.get("tracker").getAsString(),
+                device.get("outcome").getAsString())
+        : device.get("refused").getAsString();
+  }
+
+  private static Map<String, String> probed() {
+    Ran ran = run("probe", "--json");
+    assertEquals(0, ran.status);
+    JsonObject host = Json.object(ran.output.strip());
+    assertTrue(host.getAsJsonObject("iommufd").get("available").getAsBoolean());
+    Map<String, String> verdicts = new TreeMap<>();
+    for (JsonElement element : host.getAsJsonArray("vfioDevices")) {
+      JsonObject device = element.getAsJsonObject();
+      String name = device.get("name").getAsString();
+      String driver = device.get("driver").getAsString();
+      verdicts.put(driver.equals("dmalog") ? name : driver, verdict(device));
+    }
+    return verdicts;
+  }
+
+  private static Map<String, String> ownDevices() {
+    String migrates = " logs=true tracks=false DEVICE MIGRATES";
+    Map<String, String> expected = new TreeMap<>();
+    expected.put("dmalog.0", "[] logs=true tracks=false DEVICE BLOCKED");
+    expected.put("dmalog.1", "[\"STOP_COPY\"]" + migrates);
+    expected.put("dmalog.2", "[\"STOP_COPY\",\"P2P\"]" + migrates);
+    expected.put("dmalog.3", "[\"STOP_COPY\",\"PRE_COPY\"]" + migrates);
+    expected.put("dmalog.4", "[\"STOP_COPY\",\"P2P\",\"PRE_COPY\"]" + migrates);
+    expected.put("dmalog.5", "[\"STOP_COPY\",\"P2P\",\"PRE_COPY\"]" + migrates);
+    expected.put("mtty", "[\"STOP_COPY\",\"P2P\",\"PRE_COPY\"]" + migrates);
+    return expected;
+  }
+
+  @Test
+  @Tag("lab-mock")
+  void everyDeviceOfTheMockLabHasItsVerdict() {
+    assertEquals(ownDevices(), probed());
+  }
+
+  @Test
+  @Tag("lab-vtd")
+  void everyDeviceOfTheVtdLabHasItsVerdict() {
+    Map<String, String> expected = ownDevices();
+    expected.put("vfio-pci", "[] logs=false tracks=false NONE BLOCKED");
+    assertEquals(expected, probed());
+    String text = run("probe").output;
+    assertTrue(text.contains("EOPNOTSUPP (95)"), text);
+    assertTrue(text.contains("(VFIO_MIGRATION_STOP_COPY): no [BLOCKER]"), text);
+  }
+
+  @Test
+  @Tag("lab-mock")
+  void aDeviceInUseIsListedWithTheReason() {
+    VfioHostDevice device =
+        VfioHostDevice.list().stream()
+            .filter(found -> found.name().equals("dmalog.1"))
+            .findFirst()
+            .orElseThrow();
+    try (VfioGroup group = VfioGroup.open(device.group().orElseThrow())) {
+      assertEquals(1, group.status());
+      Map<String, String> expected = ownDevices();
+      String why = probed().get("dmalog.1");
+      assertTrue(why.contains("EBUSY (16)") && why.endsWith("close its group first"), why);
+      expected.put("dmalog.1", why);
+      assertEquals(expected, probed());
+      Ran ran = run("explain", "--device", "dmalog.1");
+      assertEquals(1, ran.status);
+      assertTrue(ran.errors.contains("EBUSY"), ran.errors);
+    }
+  }
+
+  @Test
+  @Tag("lab-vtd")
+  void explainAsksTheDevicesOfTheHost() {
+    String[] both = {"explain", "--ram", "1G", "--device", "dmalog.2", "--device", "dmalog.4"};
+    assertEquals(0, run(both).status);
+    Ran off = run("explain", "--device", "dmalog.4,device-tracking=off");
+    assertEquals(1, off.status);
+    assertTrue(off.output.contains("neither [BLOCKER]"), off.output);
+    Ran type1 =
+        run(
+            "explain",
+            "--ram",
+            "9T",
+            "--type1",
+            "--device",
+            "dmalog.4,device-tracking=off,migration=on");
+    assertEquals(1, type1.status);
+    assertTrue(type1.output.contains("up to 8796093022208 bytes"), type1.output);
+  }
+
+  @Test
+  void explainTakesPlainFacts() {
+    Ran free = run("explain", "--device", "vf0,has=stop_copy+dma_log");
+    assertEquals(0, free.status);
+    assertTrue(free.output.contains("IOMMUFD: each device logs its own DMA"), free.output);
+    Ran several =
+        run(
+            "explain",
+            "--device",
+            "vf0,has=stop_copy+dma_log",
+            "--device",
+            "vf1,has=stop_copy+p2p+dma_log");
+    assertEquals(1, several.status);
+    assertTrue(several.output.contains("without P2P: vf0 [BLOCKER]"), several.output);
+    Ran vIommu = run("explain", "--viommu", "--device", "vf0,has=stop_copy+iommu_tracking");
+    assertEquals(0, vIommu.status);
+    Ran warns = run("explain", "--device", "vf0,migration=on,has=stop_copy", "--json");
+    assertEquals(0, warns.status);
+    JsonObject answer = Json.object(warns.output.strip());
+    assertFalse(answer.get("blocked").getAsBoolean());
+    assertEquals(
+        "MIGRATES_WITH_WARNING",
+        answer.getAsJsonArray("devices").get(0).getAsJsonObject().get("outcome").getAsString());
+    Ran limit =
+        run("explain", "--type1", "--ram", "9T", "--device", "vf0,migration=on,has=stop_copy");
+    assertEquals(1, limit.status);
+    Ran secret = run("explain", "--unreadable", "pc.ram: guest_memfd");
+    assertEquals(1, secret.status);
+    assertTrue(secret.output.contains("pc.ram: guest_memfd [BLOCKER]"), secret.output);
+  }
+
+  @Test
+  void whatExplainDoesNotUnderstandIsNamed() {
+    Ran key = run("explain", "--device", "vf0,colour=red");
+    assertEquals(2, key.status);
+    assertTrue(key.errors.contains("'colour=red' is not migration="), key.errors);
+    Ran word = run("explain", "--device", "vf0,has=wings");
+    assertEquals(2, word.status);
+    assertTrue(word.errors.contains("'wings' is none of [stop_copy,"), word.errors);
+    assertEquals(2, run("explain", "--device", ",migration=on").status);
+    Ran stranger = run("explain", "--device", "0000:ff:1f.7");
+    assertEquals(1, stranger.status);
+    assertTrue(stranger.errors.contains("no VFIO device 0000:ff:1f.7"), stranger.errors);
+  }
+}
