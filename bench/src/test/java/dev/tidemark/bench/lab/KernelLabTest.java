@@ -34,6 +34,15 @@ import org.opentest4j.TestAbortedException;
  */
 class KernelLabTest {
   private static final int MINUTES = 15;
+
+  /**
+   * For each JVM in the lab, also one that a test starts: under emulation the second compiler and
+   * vectors cost more than they bring.
+   */
+  private static final String JVM_FLAGS =
+      "-Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xshare:auto -XX:-UsePerfData"
+          + " -Dtidemark.vector=forbid";
+
   private static final boolean REQUIRED = "true".equals(System.getenv("TIDEMARK_REQUIRE_LAB"));
   private static final Path ROOT = Path.of(System.getProperty("tidemark.root"));
   private static final Path BOOT = ROOT.resolve("bench/lab/boot");
@@ -171,34 +180,31 @@ class KernelLabTest {
   }
 
   private static String job(String flavour, List<Path> classPath, Path report, Path classes) {
-    // Under emulation the second compiler costs more than it brings.
-    List<String> java =
+    List<String> java = new ArrayList<>();
+    java.add(Path.of(System.getProperty("java.home"), "bin", "java").toString());
+    java.add("@" + ROOT.resolve("jdk-flags.txt"));
+    java.add("-Djava.io.tmpdir=/run/tmp");
+    properties().forEach(java::add);
+    java.addAll(
         List.of(
-            Path.of(System.getProperty("java.home"), "bin", "java").toString(),
-            "@" + ROOT.resolve("jdk-flags.txt"),
-            "-Xmx512m",
-            "-XX:+UseSerialGC",
-            "-XX:TieredStopAtLevel=1",
-            "-Xshare:auto",
-            "-XX:-UsePerfData",
-            "-Djava.io.tmpdir=/run/tmp",
-            "-Dtidemark.root=" + ROOT,
-            seed(),
             "-cp",
             classPath.stream().map(Path::toString).collect(Collectors.joining(File.pathSeparator)),
             LabRunner.class.getName(),
             "lab-" + flavour,
             report.toString(),
-            classes.toString());
+            classes.toString()));
     return java.stream()
-        .filter(word -> !word.isEmpty())
         .map(word -> "'" + word + "'")
-        .collect(Collectors.joining(" ", "#!/bin/sh\nexec ", "\n"));
+        .collect(
+            Collectors.joining(
+                " ", "#!/bin/sh\nexport JDK_JAVA_OPTIONS='" + JVM_FLAGS + "'\nexec ", "\n"));
   }
 
-  private static String seed() {
-    String seed = System.getProperty("tidemark.seed");
-    return seed == null ? "" : "-Dtidemark.seed=" + seed;
+  /** Tidemark's own, so that a seed or a number of steps given to Maven is given to the lab. */
+  private static Stream<String> properties() {
+    return System.getProperties().stringPropertyNames().stream()
+        .filter(name -> name.startsWith("tidemark.") && !name.startsWith("tidemark.test."))
+        .map(name -> "-D" + name + "=" + System.getProperty(name));
   }
 
   private static String tail(Path console) throws IOException {

@@ -6,6 +6,7 @@ import com.sun.management.ThreadMXBean;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.lang.management.ManagementFactory;
+import java.util.concurrent.TimeUnit;
 import org.junit.jupiter.api.Test;
 
 class BitmapAllocationTest {
@@ -57,7 +58,8 @@ class BitmapAllocationTest {
       MemorySegment lines = arena.allocate(WORDS / 512 * 8L + 8, 64);
       long allocated = -1;
       // How soon it is compiled is the JVM's to decide; that it then stays at 0 is ours.
-      for (int i = 0; i < 300 && allocated != 0; i++) {
+      long end = System.nanoTime() + TimeUnit.SECONDS.toNanos(60);
+      while (allocated != 0 && System.nanoTime() < end) {
         long before = THREADS.getCurrentThreadAllocatedBytes();
         for (int j = 0; j < 50; j++) {
           useAll(dst, src, lines);
