@@ -1,10 +1,14 @@
 package dev.tidemark.bench.cli;
 
+import dev.tidemark.engine.source.dma.DeviceLogSource;
 import dev.tidemark.engine.source.plan.Blockers;
 import dev.tidemark.engine.source.plan.ContainerFacts;
 import dev.tidemark.engine.source.plan.DeviceFacts;
+import dev.tidemark.engine.source.plan.DeviceProbe.LogTrial;
+import dev.tidemark.engine.source.plan.DeviceRanges;
 import dev.tidemark.engine.source.plan.MachineFacts;
 import dev.tidemark.engine.source.plan.TrackingPlan;
+import dev.tidemark.ffm.Pages;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -46,8 +50,13 @@ final class ExplainCommand implements Callable<Integer> {
 
   @Option(
       names = "--viommu",
-      description = "the guest has an IOMMU: each device an address space of its own")
-  private boolean vIommu;
+      arity = "0..1",
+      fallbackValue = "48",
+      paramLabel = "BITS",
+      description =
+          "the guest has an IOMMU with addresses of so many bits, 48 if not said: each device an"
+              + " address space of its own, and a log that has to take all of it")
+  private Integer vIommu;
 
   @Option(
       names = "--type1",
@@ -85,16 +94,30 @@ final class ExplainCommand implements Callable<Integer> {
   }
 
   private List<ContainerFacts> containers() {
+    LogTrial trial = vIommu == null ? LogTrial.NONE : behindVIommu(vIommu);
     Map<String, ContainerFacts.Type1Limits> limits = new LinkedHashMap<>();
     Map<String, List<DeviceFacts>> found = new LinkedHashMap<>();
     for (GuestDevice device : devices) {
-      GuestDevice.Asked asked = device.ask(type1);
-      String name = vIommu ? asked.container() + " of " + device.name() : asked.container();
+      GuestDevice.Asked asked = device.ask(type1, trial);
+      String name = vIommu != null ? asked.container() + " of " + device.name() : asked.container();
       limits.put(name, asked.limits());
       found.computeIfAbsent(name, absent -> new ArrayList<>()).add(asked.facts());
     }
     return found.entrySet().stream()
-        .map(e -> new ContainerFacts(e.getKey(), vIommu, limits.get(e.getKey()), e.getValue()))
+        .map(
+            e ->
+                new ContainerFacts(
+                    e.getKey(), vIommu != null, limits.get(e.getKey()), e.getValue()))
         .toList();
+  }
+
+  private static LogTrial behindVIommu(int addressBits) {
+    if (addressBits < Pages.SHIFT || addressBits > 62) {
+      throw new IllegalArgumentException(
+          "--viommu=%d: %d to 62 bits".formatted(addressBits, Pages.SHIFT));
+    }
+    DeviceRanges all = new DeviceRanges();
+    all.add(0, 1L << addressBits, true, false);
+    return device -> DeviceLogSource.refusal(device, all);
   }
 }

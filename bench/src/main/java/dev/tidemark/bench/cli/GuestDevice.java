@@ -3,6 +3,7 @@ package dev.tidemark.bench.cli;
 import dev.tidemark.engine.source.plan.ContainerFacts.Type1Limits;
 import dev.tidemark.engine.source.plan.DeviceFacts;
 import dev.tidemark.engine.source.plan.DeviceProbe;
+import dev.tidemark.engine.source.plan.DeviceProbe.LogTrial;
 import dev.tidemark.engine.source.plan.OnOffAuto;
 import dev.tidemark.ffm.Pages;
 import dev.tidemark.ffm.vfio.VfioHostDevice;
@@ -49,13 +50,15 @@ record GuestDevice(
    * Asks the device, if it is on this host.
    *
    * @param type1 by its group and a type1 container
+   * @param trial of its log
    * @throws dev.tidemark.ffm.LinuxException if it cannot be opened
    * @throws IllegalArgumentException if this host has no such device
    */
-  Asked ask(boolean type1) {
+  Asked ask(boolean type1, LogTrial trial) {
     if (has == null) {
       VfioHostDevice device = find();
-      DeviceProbe probe = type1 ? DeviceProbe.throughType1(device) : DeviceProbe.of(device);
+      DeviceProbe probe =
+          type1 ? DeviceProbe.throughType1(device, trial) : DeviceProbe.of(device, trial);
       return new Asked(probe.container(), probe.limits(), probe.facts(migration, deviceTracking));
     }
     DeviceFacts facts =
@@ -66,7 +69,8 @@ record GuestDevice(
             has.contains(Ability.STOP_COPY),
             has.contains(Ability.P2P),
             has.contains(Ability.DMA_LOG),
-            has.contains(Ability.IOMMU_TRACKING) && !type1);
+            has.contains(Ability.IOMMU_TRACKING) && !type1,
+            null);
     return type1
         ? new Asked(DeviceProbe.TYPE1, TYPE1_LIMITS, facts)
         : new Asked(DeviceProbe.IOMMUFD, null, facts);

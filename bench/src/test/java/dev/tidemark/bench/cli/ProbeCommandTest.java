@@ -13,6 +13,8 @@ import java.io.PrintStream;
 import java.nio.charset.StandardCharsets;
 import java.util.Map;
 import java.util.TreeMap;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
 import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 
@@ -83,10 +85,64 @@ class ProbeCommandTest {
     return expected;
   }
 
+  /** The tree of each device, by its name, or by its driver if that is not our own. */
+  private static Map<String, String> trees() {
+    String text = run("probe").output;
+    Map<String, String> trees = new TreeMap<>();
+    Matcher device =
+        Pattern.compile(
+                "^VFIO device (\\S+)\\n  driver +(\\S+)\\n(?:  .*\\n)*device \\1: (.*\\n(?:[|`].*\\n)*)",
+                Pattern.MULTILINE)
+            .matcher(text);
+    while (device.find()) {
+      String driver = device.group(2);
+      trees.put(driver.equals("dmalog") ? device.group(1) : driver, device.group(3));
+    }
+    return trees;
+  }
+
+  private static final String CANNOT_MIGRATE =
+      """
+      in container IOMMUFD [BLOCKER]
+      |- migration is wanted: auto [ok]
+      |- its driver saves and loads its state (VFIO_MIGRATION_STOP_COPY): no [BLOCKER]
+      |- its DMA is tracked: not asked [-]
+      |- it is the only one, or all have P2P: not asked [-]
+      `- its own log takes all that may be mapped: not asked [-]
+      """;
+
+  private static String migrates(String p2p) {
+    return """
+    in container IOMMUFD [ok]
+    |- migration is wanted: auto [ok]
+    |- its driver saves and loads its state (VFIO_MIGRATION_STOP_COPY): yes [ok]
+    |- its DMA is tracked: each device logs its own DMA [ok]
+    |  |- it logs its own DMA: yes [ok]
+    |  |- its page table tracks: no [-]
+    |  `- all of its container are tracked: each device logs its own DMA [ok]
+    |- it is the only one, or all have P2P: 1 device, %s [ok]
+    `- its own log takes all that may be mapped: vIOMMU no, nothing refused [ok]
+    """
+        .formatted(p2p);
+  }
+
+  private static Map<String, String> ownTrees() {
+    Map<String, String> expected = new TreeMap<>();
+    expected.put("dmalog.0", CANNOT_MIGRATE);
+    expected.put("dmalog.1", migrates("without P2P: dmalog.1"));
+    expected.put("dmalog.2", migrates("all with P2P"));
+    expected.put("dmalog.3", migrates("without P2P: dmalog.3"));
+    expected.put("dmalog.4", migrates("all with P2P"));
+    expected.put("dmalog.5", migrates("all with P2P"));
+    expected.put("mtty", migrates("all with P2P"));
+    return expected;
+  }
+
   @Test
   @Tag("lab-mock")
   void everyDeviceOfTheMockLabHasItsVerdict() {
     assertEquals(ownDevices(), probed());
+    assertEquals(ownTrees(), trees());
   }
 
   @Test
@@ -95,9 +151,12 @@ class ProbeCommandTest {
     Map<String, String> expected = ownDevices();
     expected.put("vfio-pci", "[] logs=false tracks=false NONE BLOCKED");
     assertEquals(expected, probed());
+    Map<String, String> trees = ownTrees();
+    trees.put("vfio-pci", CANNOT_MIGRATE);
+    assertEquals(trees, trees());
     String text = run("probe").output;
+    assertTrue(text.contains("page table tracks    no: ioctl(IOMMU_HWPT_ALLOC)"), text);
     assertTrue(text.contains("EOPNOTSUPP (95)"), text);
-    assertTrue(text.contains("(VFIO_MIGRATION_STOP_COPY): no [BLOCKER]"), text);
   }
 
   @Test
@@ -122,6 +181,22 @@ class ProbeCommandTest {
   }
 
   @Test
+  @Tag("lab-mock")
+  @Tag("lab-vtd")
+  void explainTriesTheLogOfADeviceBehindAVIommu() {
+    Ran takes = run("explain", "--ram", "1G", "--viommu", "--device", "dmalog.4");
+    assertEquals(0, takes.status);
+    assertTrue(takes.output.contains("vIOMMU yes, nothing refused [ok]"), takes.output);
+    assertTrue(takes.output.contains("in container IOMMUFD of dmalog.4 [ok]"), takes.output);
+    // One that cannot migrate is not asked any further.
+    assertEquals(1, run("explain", "--viommu=39", "--device", "dmalog.0").status);
+    Ran wide = run("explain", "--viommu=63", "--device", "dmalog.4");
+    assertEquals(1, wide.status);
+    assertTrue(wide.errors.contains("63"), wide.errors);
+  }
+
+  @Test
+  @Tag("lab-mock")
   @Tag("lab-vtd")
   void explainAsksTheDevicesOfTheHost() {
     String[] both = {"explain", "--ram", "1G", "--device", "dmalog.2", "--device", "dmalog.4"};

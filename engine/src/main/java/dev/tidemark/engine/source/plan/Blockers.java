@@ -10,15 +10,18 @@ import java.util.List;
  *
  * <p>For a VFIO device these are the conditions of QEMU's {@code vfio_migration_realize}
  * (hw/vfio/migration.c), in its order: turned off; the driver's migration support; dirty tracking;
- * several devices; a vIOMMU. Tidemark differs where page tables that track and others share a
- * container: it counts every writable page there as dirty and warns, where QEMU leaves out what the
- * others wrote. Its own conditions are memory that the host cannot read, and a device log that is
- * insisted on and not there.
+ * several devices; a vIOMMU. Tidemark differs in two of them. Where page tables that track and
+ * others share a container, it counts every writable page there as dirty and warns; QEMU leaves out
+ * what the others wrote. Where devices log their own DMA behind a vIOMMU, it blocks only if a log
+ * cannot take all that the guest may map; QEMU always does. Its own conditions are memory that the
+ * host cannot read, and a device log that is insisted on and not there.
  *
  * @param tree the machine's conditions, one below it for its memory and one for each device
  * @param devices what follows for each device, in the order of the facts
  */
 public record Blockers(Condition tree, List<Device> devices) {
+  private static final String RANGES = "its own log takes all that may be mapped";
+
   /** What a migration of a device comes to. */
   public enum Outcome {
     /** It can be migrated. */
@@ -91,7 +94,7 @@ public record Blockers(Condition tree, List<Device> devices) {
     open &= !conditions.getLast().blocks();
     conditions.add(open ? several(machine) : notAsked("it is the only one, or all have P2P"));
     open &= !conditions.getLast().blocks();
-    conditions.add(open ? vIommu(plan, facts) : notAsked("no vIOMMU over its own log"));
+    conditions.add(open ? ranges(plan, facts) : notAsked(RANGES));
     return Condition.of(
         "device " + facts.name(), "in container " + plan.facts().name(), conditions);
   }
@@ -165,13 +168,18 @@ public record Blockers(Condition tree, List<Device> devices) {
         fine ? Verdict.PASSES : Verdict.BLOCKS);
   }
 
-  private static Condition vIommu(TrackingPlan.Container plan, DeviceFacts facts) {
-    boolean ownLog = plan.tracker() == Tracker.DEVICE;
-    boolean blocks = ownLog && plan.facts().vIommu();
+  private static Condition ranges(TrackingPlan.Container plan, DeviceFacts facts) {
+    if (plan.tracker() != Tracker.DEVICE) {
+      return Condition.of(RANGES, "its own log is not used", Verdict.PASSES);
+    }
+    String refusal = facts.logRefusal();
     return Condition.of(
-        "no vIOMMU over its own log",
-        "vIOMMU %s, own log %s".formatted(yes(plan.facts().vIommu()), ownLog ? "used" : "not used"),
-        blocks ? Verdict.BLOCKS : Verdict.PASSES);
+        RANGES,
+        "vIOMMU %s, %s"
+            .formatted(
+                yes(plan.facts().vIommu()),
+                refusal == null ? "nothing refused" : "refused: " + refusal),
+        refusal == null ? Verdict.PASSES : Verdict.BLOCKS);
   }
 
   private static Condition notAsked(String text) {

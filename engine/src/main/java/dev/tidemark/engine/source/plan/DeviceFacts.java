@@ -12,6 +12,8 @@ package dev.tidemark.engine.source.plan;
  *     set)
  * @param pageTableTracks whether the IOMMU page table that it is attached to was made with dirty
  *     tracking; false for a device that has none (mediated, or behind type1)
+ * @param logRefusal why its own log cannot take the ranges that it would be started with, such as
+ *     all that the guest may map behind a vIOMMU; null if it can, and where that was not asked
  */
 public record DeviceFacts(
     String name,
@@ -20,7 +22,8 @@ public record DeviceFacts(
     boolean stopCopy,
     boolean p2p,
     boolean logsDma,
-    boolean pageTableTracks) {
+    boolean pageTableTracks,
+    String logRefusal) {
 
   /** Whether its own log is there and may be used. */
   boolean usesOwnLog() {

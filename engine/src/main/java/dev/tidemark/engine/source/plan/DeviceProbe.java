@@ -17,13 +17,15 @@ import java.util.Optional;
 
 /**
  * What a VFIO device can do for a migration: asked of the device, its IOMMU and its container,
- * never guessed from the kernel's version. Nothing is started, attached or mapped, and nothing
- * stays open.
+ * never guessed from the kernel's version. Nothing is attached or mapped, nothing is started but a
+ * log, if one is tried, and nothing stays open.
  *
  * @param name what its bus knows it by
  * @param path what was opened
  * @param migrationFlags {@code VFIO_MIGRATION_} bits, 0 if it cannot migrate
  * @param logsDma whether it logs its own DMA
+ * @param logRefusal why its log cannot take what it was tried with; null if it can, and if it was
+ *     not tried
  * @param pageTableTracks whether page tables for it track
  * @param pageTable what the kernel says of that
  * @param container {@link #IOMMUFD} or {@link #TYPE1}
@@ -34,6 +36,7 @@ public record DeviceProbe(
     String path,
     long migrationFlags,
     boolean logsDma,
+    String logRefusal,
     boolean pageTableTracks,
     String pageTable,
     String container,
@@ -44,25 +47,47 @@ public record DeviceProbe(
   /** {@link #container()} of a device in a group. */
   public static final String TYPE1 = "type1";
 
+  /** Tries the log of a device that is open and does not log. */
+  @FunctionalInterface
+  public interface LogTrial {
+    /** Tries nothing. */
+    LogTrial NONE = device -> Optional.empty();
+
+    /**
+     * Starts the log and stops it again, as {@code DeviceLogSource.refusal} does.
+     *
+     * @return why it does not start; empty if it does
+     */
+    Optional<String> refusal(VfioDevice device);
+  }
+
+  /** As {@link #of(VfioHostDevice, LogTrial)}, without a trial. */
+  public static DeviceProbe of(VfioHostDevice device) {
+    return of(device, LogTrial.NONE);
+  }
+
   /**
    * Opens a device of the host, asks it and closes it: through IOMMUFD, or where there is no
    * character device or no {@code /dev/iommu} through its group. Opening a PCI device may reset it;
    * one that somebody has open is refused by the kernel and not touched.
    *
+   * @param trial of its log, if it has one
    * @throws LinuxException if it cannot be opened, such as {@code EBUSY}, {@code EACCES}, or {@code
    *     EINVAL} of its bind, if somebody has it
    */
-  public static DeviceProbe of(VfioHostDevice device) {
+  public static DeviceProbe of(VfioHostDevice device, LogTrial trial) {
     boolean cdev = device.cdev().isPresent() && Files.exists(Path.of(device.cdev().get()));
-    return cdev && Iommufd.missing().isEmpty() ? throughIommufd(device) : throughType1(device);
+    return cdev && Iommufd.missing().isEmpty()
+        ? throughIommufd(device, trial)
+        : throughType1(device, trial);
   }
 
   /** As {@link #of}, by its character device only. */
-  public static DeviceProbe throughIommufd(VfioHostDevice device) {
+  public static DeviceProbe throughIommufd(VfioHostDevice device, LogTrial trial) {
     String path = node(device, device.cdev(), "character device (needs CONFIG_VFIO_DEVICE_CDEV)");
     try (Iommufd iommufd = Iommufd.open();
         VfioDevice open = VfioDevice.open(path)) {
-      return bound(device.name(), open, iommufd, open.bindIommufd(iommufd));
+      return bound(device.name(), open, iommufd, open.bindIommufd(iommufd), trial);
     }
   }
 
@@ -71,16 +96,24 @@ public record DeviceProbe(
    *
    * @param name what to call it
    * @param deviceId its id on the iommufd, from its bind
+   * @param trial of its log, if it has one
    * @throws LinuxException if the device does not answer
    */
-  public static DeviceProbe bound(String name, VfioDevice device, Iommufd iommufd, int deviceId) {
+  public static DeviceProbe bound(
+      String name, VfioDevice device, Iommufd iommufd, int deviceId, LogTrial trial) {
     Optional<String> missing = trackingMissing(iommufd, deviceId);
     return ask(
-        name, device, missing.isEmpty(), missing.orElse("made with dirty tracking"), IOMMUFD, null);
+        name,
+        device,
+        trial,
+        missing.isEmpty(),
+        missing.orElse("made with dirty tracking"),
+        IOMMUFD,
+        null);
   }
 
   /** As {@link #of}, by its group and a type1 container only. */
-  public static DeviceProbe throughType1(VfioHostDevice device) {
+  public static DeviceProbe throughType1(VfioHostDevice device, LogTrial trial) {
     String path = node(device, device.group(), "group (needs CONFIG_VFIO_GROUP)");
     try (VfioContainer container = VfioContainer.open();
         VfioGroup group = VfioGroup.open(path)) {
@@ -93,7 +126,7 @@ public record DeviceProbe(
               .map(found -> new Type1Limits(found.maxDirtyBitmapSize(), found.pageSize()))
               .orElse(null);
       try (VfioDevice open = group.openDevice(device.name())) {
-        return ask(device.name(), open, false, "type1 has none that tracks", TYPE1, limits);
+        return ask(device.name(), open, trial, false, "type1 has none that tracks", TYPE1, limits);
       }
     }
   }
@@ -106,16 +139,20 @@ public record DeviceProbe(
   private static DeviceProbe ask(
       String name,
       VfioDevice device,
+      LogTrial trial,
       boolean tracks,
       String pageTable,
       String container,
       Type1Limits limits) {
+    boolean logs =
+        device.probeFeature(
+            VfioUapi.VFIO_DEVICE_FEATURE_SET | VfioUapi.VFIO_DEVICE_FEATURE_DMA_LOGGING_START);
     return new DeviceProbe(
         name,
         device.fd().label(),
         device.migrationFlags(),
-        device.probeFeature(
-            VfioUapi.VFIO_DEVICE_FEATURE_SET | VfioUapi.VFIO_DEVICE_FEATURE_DMA_LOGGING_START),
+        logs,
+        logs ? trial.refusal(device).orElse(null) : null,
         tracks,
         pageTable,
         container,
@@ -151,6 +188,7 @@ public record DeviceProbe(
         (migrationFlags & VfioUapi.VFIO_MIGRATION_STOP_COPY) != 0,
         (migrationFlags & VfioUapi.VFIO_MIGRATION_P2P) != 0,
         logsDma,
-        pageTableTracks);
+        pageTableTracks,
+        logRefusal);
   }
 }

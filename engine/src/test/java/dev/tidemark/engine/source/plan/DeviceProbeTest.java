@@ -5,7 +5,9 @@ import static org.junit.jupiter.api.Assertions.assertNull;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import dev.tidemark.engine.source.dma.DeviceLogSource;
 import dev.tidemark.engine.source.plan.Blockers.Outcome;
+import dev.tidemark.engine.source.plan.DeviceProbe.LogTrial;
 import dev.tidemark.engine.source.plan.TrackingPlan.Tracker;
 import dev.tidemark.ffm.Errno;
 import dev.tidemark.ffm.LinuxException;
@@ -14,6 +16,7 @@ import dev.tidemark.ffm.iommufd.Iommufd;
 import dev.tidemark.ffm.lab.DmaDevice;
 import dev.tidemark.ffm.lab.LabDevices;
 import dev.tidemark.ffm.lab.MockIommu;
+import dev.tidemark.ffm.vfio.DmaRange;
 import dev.tidemark.ffm.vfio.VfioGroup;
 import dev.tidemark.ffm.vfio.VfioHostDevice;
 import java.io.IOException;
@@ -70,7 +73,7 @@ class DeviceProbeTest {
     assertEquals(migrationFlags, byCdev.migrationFlags());
     assertEquals(logs, byCdev.logsDma());
     assertNull(byCdev.limits());
-    DeviceProbe byGroup = DeviceProbe.throughType1(device);
+    DeviceProbe byGroup = DeviceProbe.throughType1(device, LogTrial.NONE);
     assertEquals(DeviceProbe.TYPE1, byGroup.container());
     assertEquals(migrationFlags, byGroup.migrationFlags());
     assertEquals(logs, byGroup.logsDma());
@@ -101,6 +104,36 @@ class DeviceProbeTest {
     verdict(machine(null, p2p, full), Tracker.DEVICE, Outcome.MIGRATES, Outcome.MIGRATES);
     verdict(machine(null, p2p, without), Tracker.DEVICE, Outcome.BLOCKED, Outcome.BLOCKED);
     verdict(machine(null, p2p, plain), Tracker.DEVICE, Outcome.MIGRATES, Outcome.BLOCKED);
+  }
+
+  @Test
+  @Tag("lab-mock")
+  @Tag("lab-vtd")
+  void aLogIsTriedWithAllThatAGuestMayMapBehindAVIommu() throws IOException {
+    VfioHostDevice device = host(LabDevices.dmalog(DmaDevice.P2P));
+    DeviceProbe.of(device);
+    long before = openFiles();
+    DeviceRanges all = new DeviceRanges();
+    all.add(0, 1L << 48, true, false);
+    LogTrial takes = open -> DeviceLogSource.refusal(open, all);
+    assertNull(DeviceProbe.of(device, takes).logRefusal());
+    assertNull(DeviceProbe.throughType1(device, takes).logRefusal());
+    // The driver's word for it, where it is the driver that refuses.
+    LogTrial refuses =
+        open ->
+            Optional.of(
+                assertThrows(
+                        LinuxException.class,
+                        () ->
+                            open.dmaLoggingStart(
+                                4096, List.of(new DmaRange(0, -4096), new DmaRange(0, 4096))))
+                    .getMessage());
+    DeviceProbe probe = DeviceProbe.of(device, refuses);
+    assertTrue(probe.logRefusal().contains("DMA_LOGGING_START"), probe.logRefusal());
+    assertEquals(probe.logRefusal(), facts(probe).logRefusal());
+    ContainerFacts container = new ContainerFacts("c0", true, null, List.of(facts(probe)));
+    verdict(new MachineFacts(GIB, List.of(), List.of(container)), Tracker.DEVICE, Outcome.BLOCKED);
+    assertEquals(before, openFiles());
   }
 
   @Test
@@ -139,7 +172,8 @@ class DeviceProbeTest {
         facts.stopCopy(),
         facts.p2p(),
         facts.logsDma(),
-        tracks);
+        tracks,
+        null);
   }
 
   @Test
@@ -149,7 +183,7 @@ class DeviceProbeTest {
     DeviceProbe pci = DeviceProbe.of(host(LabDevices.pci()));
     assertTrue(pci.pageTable().contains("EOPNOTSUPP"), pci.pageTable());
     verdict(machine(null, facts(pci)), Tracker.NONE, Outcome.BLOCKED);
-    DeviceProbe byGroup = DeviceProbe.throughType1(host(LabDevices.pci()));
+    DeviceProbe byGroup = DeviceProbe.throughType1(host(LabDevices.pci()), LogTrial.NONE);
     verdict(machine(byGroup.limits(), facts(byGroup)), Tracker.TYPE1, Outcome.BLOCKED);
     // It also decides for a device that logs, beside it.
     DeviceFacts logs = facts(DeviceProbe.of(host(LabDevices.dmalog(DmaDevice.FULL))));
@@ -172,7 +206,8 @@ class DeviceProbeTest {
       assertTrue(why.contains("bound already, also by another process"), why);
       assertEquals(
           Errno.EBUSY,
-          assertThrows(LinuxException.class, () -> DeviceProbe.throughType1(device)).errno());
+          assertThrows(LinuxException.class, () -> DeviceProbe.throughType1(device, LogTrial.NONE))
+              .errno());
       // Still its own, and as it was.
       assertEquals(7, held.vfio().migrationFlags());
     }
@@ -192,7 +227,7 @@ class DeviceProbeTest {
     VfioHostDevice bare = new VfioHostDevice("bare", "", Optional.empty(), Optional.empty());
     assertTrue(refused(bare).getMessage().startsWith("bare has no group"));
     assertTrue(
-        assertThrows(LinuxException.class, () -> DeviceProbe.throughIommufd(bare))
+        assertThrows(LinuxException.class, () -> DeviceProbe.throughIommufd(bare, LogTrial.NONE))
             .getMessage()
             .contains("CONFIG_VFIO_DEVICE_CDEV"));
   }

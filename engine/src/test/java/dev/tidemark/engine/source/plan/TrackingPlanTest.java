@@ -10,7 +10,7 @@ import org.junit.jupiter.api.Test;
 class TrackingPlanTest {
   private static DeviceFacts device(
       String name, OnOffAuto tracking, boolean logs, boolean pageTableTracks) {
-    return new DeviceFacts(name, OnOffAuto.AUTO, tracking, true, true, logs, pageTableTracks);
+    return new DeviceFacts(name, OnOffAuto.AUTO, tracking, true, true, logs, pageTableTracks, null);
   }
 
   private static TrackingPlan.Container plan(boolean type1, DeviceFacts... devices) {
