@@ -12,7 +12,6 @@ import dev.tidemark.engine.log.LogCounters;
 import dev.tidemark.ffm.ClosedException;
 import dev.tidemark.ffm.LinuxException;
 import dev.tidemark.ffm.iommufd.Hwpt;
-import dev.tidemark.ffm.lab.FailNth;
 import dev.tidemark.ffm.lab.LabMemory;
 import dev.tidemark.ffm.lab.MockIommu;
 import java.lang.foreign.MemorySegment;
@@ -260,70 +259,6 @@ class HwptSourceTest {
       assertEquals(set(50, 51, 52, 53), lab.take(0));
       assertTrue(lab.tracker.lastFailure() instanceof ClosedException);
       assertThrows(ClosedException.class, lab.tracker::stop);
-    }
-  }
-
-  @Test
-  void everyInjectedFailureOfAnUnmapCountsPagesAsDirtyOrRepeats() {
-    try (LabDma lab = new LabDma(UnmapPolicy.QUERY, 1024)) {
-      Hwpt hwpt = lab.hwpt();
-      lab.source.add(hwpt);
-      lab.start();
-      int injected = 0;
-      for (int nth = 1, calm = 0; calm < 3 && nth < 60; nth++) {
-        lab.map(0, 4, 0, 8, true);
-        lab.map(4, 4, 0, 30, true);
-        lab.write(hwpt, 1);
-        lab.write(hwpt, 6);
-        boolean[] failed = new boolean[1];
-        boolean reached =
-            FailNth.run(
-                nth,
-                () -> {
-                  try {
-                    lab.unmap(0, 8);
-                  } catch (LinuxException e) {
-                    failed[0] = true;
-                  }
-                });
-        injected += reached ? 1 : 0;
-        calm = reached ? 0 : calm + 1;
-        // What could not be unmapped is still known, and goes now.
-        if (failed[0]) {
-          lab.unmap(0, 8);
-        }
-        assertEquals(0, lab.map.mappings());
-        BitSet taken = lab.take(0);
-        assertTrue(taken.get(9) && taken.get(32), "failure " + nth + ": " + taken);
-      }
-      assertTrue(injected > 0);
-      System.out.println("HwptSourceTest: " + injected + " failures of unmap injected");
-    }
-  }
-
-  @Test
-  void everyInjectedFailureOfASyncCountsPagesAsDirty() {
-    try (LabDma lab = new LabDma(UnmapPolicy.QUERY, 1024)) {
-      Hwpt hwpt = lab.hwpt();
-      lab.source.add(hwpt);
-      lab.map(0, 4, 0, 8, true);
-      lab.map(4, 4, 0, 31, true);
-      lab.map(20, 4, 0, 64, true);
-      lab.start();
-      int injected = 0;
-      for (int nth = 1, calm = 0; calm < 3 && nth < 60; nth++) {
-        lab.write(hwpt, 1);
-        lab.write(hwpt, 6);
-        lab.write(hwpt, 23);
-        boolean reached = FailNth.run(nth, lab.tracker::sync);
-        injected += reached ? 1 : 0;
-        calm = reached ? 0 : calm + 1;
-        BitSet taken = lab.take(0);
-        assertTrue(taken.get(9) && taken.get(33) && taken.get(67), "failure " + nth + ": " + taken);
-      }
-      assertTrue(injected > 0);
-      assertTrue(lab.tracker.failures() > 0);
-      assertEquals(set(), lab.take(0));
     }
   }
 
