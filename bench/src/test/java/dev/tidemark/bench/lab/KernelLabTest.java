@@ -9,7 +9,11 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.Comparator;
 import java.util.List;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
+import java.util.concurrent.Future;
 import java.util.concurrent.TimeUnit;
 import java.util.stream.Collectors;
 import java.util.stream.Stream;
@@ -27,7 +31,9 @@ import org.opentest4j.TestAbortedException;
 
 /**
  * Runs the tests of all modules that are tagged {@code lab-mock} or {@code lab-vtd} on a kernel
- * that has the devices they need, booted once per tag, and reports each as a test of its own.
+ * that has the devices they need, and reports each as a test of its own. The many of {@code
+ * lab-mock} are shared by two boots at a time, each of which takes the next class when it is done
+ * with one.
  *
  * <p>Without QEMU or the lab's kernel they count as skipped, unless the environment says {@code
  * TIDEMARK_REQUIRE_LAB=true}. The console's output is in {@code bench/target/lab}.
@@ -49,32 +55,53 @@ class KernelLabTest {
 
   @TestFactory
   Stream<DynamicNode> mock() throws IOException, InterruptedException {
-    return run("mock");
+    return run("mock", 2);
   }
 
   @TestFactory
   Stream<DynamicNode> vtd() throws IOException, InterruptedException {
-    return run("vtd");
+    return run("vtd", 1);
   }
 
-  private static Stream<DynamicNode> run(String flavour) throws IOException, InterruptedException {
+  private static Stream<DynamicNode> run(String flavour, int boots)
+      throws IOException, InterruptedException {
     checkLab();
     Path share = ROOT.resolve("bench/target/lab").resolve(flavour);
+    if (Files.exists(share)) {
+      try (Stream<Path> old = Files.walk(share)) {
+        old.sorted(Comparator.reverseOrder()).forEach(file -> file.toFile().delete());
+      }
+    }
     Files.createDirectories(share);
-    Path report = share.resolve("report");
-    Path status = share.resolve("status");
-    Path console = share.resolve("console.log");
-    Files.deleteIfExists(report);
-    Files.deleteIfExists(status);
     List<Path> classPath = classPath();
     Path classes = share.resolve("classes");
     Files.write(classes, testClasses("lab-" + flavour, classPath));
-    Path job = share.resolve("job");
+    List<Future<Stream<DynamicNode>>> results = new ArrayList<>();
+    try (ExecutorService threads = Executors.newFixedThreadPool(boots)) {
+      for (int boot = 1; boot <= boots; boot++) {
+        String name = flavour + "-" + boot;
+        results.add(threads.submit(() -> bootAndRead(flavour, name, share, classPath, classes)));
+      }
+    }
+    List<DynamicNode> tests = new ArrayList<>();
+    for (Future<Stream<DynamicNode>> result : results) {
+      result.resultNow().forEach(tests::add);
+    }
+    return tests.stream();
+  }
+
+  private static Stream<DynamicNode> bootAndRead(
+      String flavour, String name, Path share, List<Path> classPath, Path classes)
+      throws IOException, InterruptedException {
+    Path report = share.resolve(name + ".report");
+    Path console = share.resolve(name + ".console.log");
+    Path job = share.resolve(name);
     Files.writeString(job, job(flavour, classPath, report, classes));
     if (!job.toFile().setExecutable(true)) {
       throw new IOException("cannot make executable: " + job);
     }
     String end = boot(flavour, share, job, console);
+    Path status = share.resolve(name + ".status");
     LabReport results = LabReport.read(report);
     boolean clean =
         results.isComplete()
@@ -83,16 +110,11 @@ class KernelLabTest {
             && Files.readString(status).strip().equals("0");
     DynamicTest whole =
         DynamicTest.dynamicTest(
-            "the " + flavour + " lab ran to its end",
+            "the lab " + name + " ran to its end",
             () -> {
               if (!clean) {
                 throw new AssertionFailedError(
-                    "the "
-                        + flavour
-                        + " lab "
-                        + end
-                        + "; its console said last:\n"
-                        + tail(console));
+                    "the lab " + name + " " + end + "; its console said last:\n" + tail(console));
               }
             });
     return Stream.concat(results.asTests(REQUIRED), Stream.of(whole));

@@ -4,11 +4,13 @@ import java.io.BufferedOutputStream;
 import java.io.DataOutputStream;
 import java.io.IOException;
 import java.io.UncheckedIOException;
+import java.nio.file.FileAlreadyExistsException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import org.junit.platform.engine.TestExecutionResult;
 import org.junit.platform.engine.discovery.DiscoverySelectors;
 import org.junit.platform.engine.reporting.ReportEntry;
+import org.junit.platform.launcher.Launcher;
 import org.junit.platform.launcher.LauncherDiscoveryRequest;
 import org.junit.platform.launcher.TagFilter;
 import org.junit.platform.launcher.TestExecutionListener;
@@ -28,25 +30,39 @@ final class LabRunner implements TestExecutionListener {
   }
 
   /**
-   * @param args the tag, the report file, and a file of test classes' names
+   * @param args the tag, the report file, and a file of test classes' names, beside which there
+   *     will be a folder for each class that some run has taken
    */
   public static void main(String[] args) throws IOException {
-    LauncherDiscoveryRequest request =
-        LauncherDiscoveryRequestBuilder.request()
-            .selectors(
-                Files.readAllLines(Path.of(args[2])).stream()
-                    .map(DiscoverySelectors::selectClass)
-                    .toList())
-            .filters(TagFilter.includeTags(args[0]))
-            .build();
+    Path classes = Path.of(args[2]);
+    Launcher launcher = LauncherFactory.create();
     try (DataOutputStream report =
         new DataOutputStream(
             new BufferedOutputStream(Files.newOutputStream(Path.of(args[1])), 1 << 16))) {
-      LauncherFactory.create().execute(request, new LabRunner(report));
+      LabRunner runner = new LabRunner(report);
+      for (String name : Files.readAllLines(classes)) {
+        if (isOurs(classes.resolveSibling(name))) {
+          LauncherDiscoveryRequest request =
+              LauncherDiscoveryRequestBuilder.request()
+                  .selectors(DiscoverySelectors.selectClass(name))
+                  .filters(TagFilter.includeTags(args[0]))
+                  .build();
+          launcher.execute(request, runner);
+        }
+      }
       report.writeByte(LabReport.DONE);
     }
     // Threads that a failed test left behind must not keep the lab up.
     Runtime.getRuntime().halt(0);
+  }
+
+  private static boolean isOurs(Path claim) throws IOException {
+    try {
+      Files.createDirectory(claim);
+      return true;
+    } catch (FileAlreadyExistsException e) {
+      return false;
+    }
   }
 
   @Override
