@@ -1,6 +1,8 @@
 package dev.tidemark.bench.cli;
 
 import dev.tidemark.bench.guest.SelfCheckingGuest;
+import dev.tidemark.bench.lab.DeviceState;
+import dev.tidemark.engine.device.OutgoingVfioDevice;
 import dev.tidemark.engine.migrate.AtLimit;
 import dev.tidemark.engine.migrate.MigrationOptions;
 import dev.tidemark.engine.migrate.MigrationResult;
@@ -14,6 +16,7 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
+import java.util.Optional;
 import java.util.concurrent.Callable;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
@@ -33,21 +36,29 @@ import picocli.CommandLine.Spec;
     mixinStandardHelpOptions = true,
     showDefaultValues = true)
 final class MigrateCommand implements Callable<Integer> {
+  private static final long RAM = 1L << 30;
+  private static final long LAB_RAM = 8 << 20;
   private static final Duration FIRST_PASS_LIMIT = Duration.ofMinutes(10);
   private static final Duration HELLO_LIMIT = Duration.ofSeconds(60);
   private static final Duration REPORT_LIMIT = Duration.ofMinutes(15);
 
   @Spec private CommandSpec spec;
 
-  @Option(names = "--guest", defaultValue = "auto", description = "${COMPLETION-CANDIDATES}")
+  @Option(
+      names = "--guest",
+      defaultValue = "auto",
+      description =
+          "${COMPLETION-CANDIDATES}; only devices write the memory of iommufd, dmalog and type1,"
+              + " which need the kernel lab")
   private GuestKind kind;
 
   @Option(
       names = "--ram",
-      defaultValue = "1GiB",
       paramLabel = "SIZE",
       converter = Units.Bytes.class,
-      description = "the guest's memory")
+      description = "the guest's memory; 1GiB, or 8MiB of one of the lab's")
+  private Long ram;
+
   private long ramBytes;
 
   @Option(
@@ -113,6 +124,7 @@ final class MigrateCommand implements Callable<Integer> {
   public Integer call() throws InterruptedException {
     MigrationOptions options = options();
     GuestKind guestKind = kind.resolved();
+    ramBytes = ram != null ? ram : guestKind.isOfTheLab() ? LAB_RAM : RAM;
     HostMemory.require(ramBytes);
     if (destination == null) {
       // Both ends are on this host, so both need room.
@@ -174,11 +186,14 @@ final class MigrateCommand implements Callable<Integer> {
           new ProgressLine(
               json ? System.err : System.out,
               System.console() != null && System.console().isTerminal());
+      Optional<OutgoingVfioDevice> device =
+          tracked.migratingDevice().map(moved -> new OutgoingVfioDevice(Wire.DEVICE, moved));
       var migration =
           new OutgoingMigration(
               tracked.tracker(),
               socket,
               tracked.control(),
+              device.stream().toList(),
               sections(tracked.guest()),
               options,
               progress);
@@ -188,9 +203,15 @@ final class MigrateCommand implements Callable<Integer> {
       if (result.outcome() == Outcome.COMPLETED) {
         report = Wire.receive(socket, Wire.Report.class, REPORT_LIMIT);
         problem = report.verified() ? "" : report.error();
+        long state = tracked.migratingDevice().map(DeviceState::digest).orElse(0L);
+        if (problem.isEmpty() && state != report.deviceDigest()) {
+          problem =
+              "the device's state differs: digest %016x at the source, %016x at the destination"
+                  .formatted(state, report.deviceDigest());
+        }
       }
-      boolean verified = report != null && report.verified();
-      summarize(tracked, guestKind, result, report, verified);
+      boolean verified = report != null && problem.isEmpty();
+      summarize(tracked, guestKind, result, device, report, verified);
       if (!problem.isEmpty()) {
         String there =
             receiver == null || result.outcome() == Outcome.COMPLETED ? "" : receiver.complaint();
@@ -272,6 +293,7 @@ final class MigrateCommand implements Callable<Integer> {
       TrackedGuest tracked,
       GuestKind guestKind,
       MigrationResult result,
+      Optional<OutgoingVfioDevice> device,
       Wire.Report report,
       boolean verified) {
     long digests = digestNanos + (report == null ? 0 : report.digestNanos());
@@ -286,6 +308,12 @@ final class MigrateCommand implements Callable<Integer> {
     summary.put("pagesSent", result.pagesSent());
     summary.put("zeroPages", result.zeroPages());
     summary.put("bytesSent", result.bytesSent());
+    device.ifPresent(
+        moved -> {
+          summary.put("preCopyBytes", moved.preCopyBytes());
+          summary.put("stopCopyBytes", moved.stopCopyBytes());
+        });
+    tracked.unmaps().ifPresent(unmaps -> summary.put("unmaps", unmaps));
     summary.put("totalMillis", millis(result.totalNanos()));
     summary.put("downtimeMillis", report == null ? null : millis(downtime));
     summary.put("digestMillis", millis(digests));

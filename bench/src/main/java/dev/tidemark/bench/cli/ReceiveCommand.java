@@ -2,6 +2,8 @@ package dev.tidemark.bench.cli;
 
 import dev.tidemark.bench.guest.MemoryDigest;
 import dev.tidemark.bench.guest.SelfCheckingGuest;
+import dev.tidemark.bench.lab.DeviceState;
+import dev.tidemark.engine.device.IncomingVfioDevice;
 import dev.tidemark.engine.migrate.IncomingMigration;
 import dev.tidemark.engine.stream.SectionHandler;
 import dev.tidemark.engine.stream.StreamException;
@@ -57,7 +59,7 @@ final class ReceiveCommand implements Callable<Integer> {
         throw new IllegalStateException("the other side is no tidemark: it names no guest");
       }
       HostMemory.require(hello.ramBytes());
-      made = TrackedGuest.create(hello.guest(), Tracking.auto, hello.ramBytes(), 0);
+      made = TrackedGuest.arriving(hello.guest(), hello.ramBytes());
     } catch (RuntimeException e) {
       Wire.send(socket, new Wire.Answer(e.getMessage()));
       throw e;
@@ -67,7 +69,14 @@ final class ReceiveCommand implements Callable<Integer> {
       Wire.send(socket, new Wire.Answer(null));
       SelfCheckingGuest guest = tracked.guest();
       new IncomingMigration(
-              Wire.MACHINE, List.of(guest.ram()), socket, handlers(guest), tracked.control())
+              Wire.MACHINE,
+              List.of(guest.ram()),
+              socket,
+              tracked.migratingDevice().stream()
+                  .map(device -> new IncomingVfioDevice(Wire.DEVICE, device))
+                  .toList(),
+              handlers(guest),
+              tracked.control())
           .run();
       say("running", "true", "the guest runs here; it checks its memory");
       boolean verified = guest.awaitFullPass(CHECK_LIMIT);
@@ -76,7 +85,12 @@ final class ReceiveCommand implements Callable<Integer> {
       Wire.send(
           socket,
           new Wire.Report(
-              verified, error, guest.firstRunNanos(), digestNanos, guest.pagesChecked()));
+              verified,
+              error,
+              guest.firstRunNanos(),
+              digestNanos,
+              guest.pagesChecked(),
+              tracked.migratingDevice().map(DeviceState::digest).orElse(0L)));
       say("verified", String.valueOf(verified), verified ? "every page is right" : error);
       if (!verified) {
         System.err.println("tidemark: " + error);

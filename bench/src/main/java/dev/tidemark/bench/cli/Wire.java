@@ -18,6 +18,9 @@ final class Wire {
   static final String STATE = "tidemark/selfcheck";
   static final String DIGEST = "tidemark/digest";
 
+  /** The section of a guest's device is named after it. */
+  static final String DEVICE = "dmalog";
+
   private static final int LONGEST = 4096;
 
   /** First line, from the source. */
@@ -26,9 +29,18 @@ final class Wire {
   /** Answer, from the destination: null if it has made room. */
   record Answer(String error) {}
 
-  /** Last line, from the destination, once the guest has checked every page there. */
+  /**
+   * Last line, from the destination, once the guest has checked every page there.
+   *
+   * @param deviceDigest of the state that its device has there; 0 if it has none
+   */
   record Report(
-      boolean verified, String error, long firstRunNanos, long digestNanos, long pagesChecked) {}
+      boolean verified,
+      String error,
+      long firstRunNanos,
+      long digestNanos,
+      long pagesChecked,
+      long deviceDigest) {}
 
   private Wire() {}
 

@@ -169,6 +169,11 @@ abstract class GuestBase implements SelfCheckingGuest {
     notifyAll();
   }
 
+  /** Reports a page that the guest's thread wrote and nothing else tracks; after the write. */
+  final void wrote(long page) {
+    writer.mark(page, 1);
+  }
+
   final void ran(long firstRunNanos) {
     firstRun = firstRunNanos;
   }

@@ -51,6 +51,11 @@ final class Mailbox {
     return GuestMemory.CONTROL + HEAD >> GuestMemory.PAGE_SHIFT;
   }
 
+  /** The page of the block that the guest writes itself. */
+  static long blockSeenPage() {
+    return GuestMemory.CONTROL + SEEN_HEAD >> GuestMemory.PAGE_SHIFT;
+  }
+
   /** Fills every page once. The first message after that is number {@link #PAGES}. */
   static void initialize(MemorySegment ram) {
     for (long sequence = 0; sequence < PAGES; sequence++) {

@@ -52,17 +52,21 @@ final class PageFormat {
         && ram.get(JAVA_LONG, at + LAST) == ~value;
   }
 
-  /** Writes a page's generation. */
+  /** Writes a page's generation where it is. */
   static void write(MemorySegment ram, long page, long generation) {
-    long at = page << GuestMemory.PAGE_SHIFT;
+    write(ram, page << GuestMemory.PAGE_SHIFT, page, generation);
+  }
+
+  /** Writes a page's generation over the one before, at some place. */
+  static void write(MemorySegment memory, long at, long page, long generation) {
     if (isZero(page, generation)) {
-      ram.asSlice(at, GuestMemory.PAGE).fill((byte) 0);
+      memory.asSlice(at, GuestMemory.PAGE).fill((byte) 0);
       return;
     }
     long value = value(page, generation);
-    ram.set(JAVA_LONG, at + FIRST, value);
-    ram.set(JAVA_LONG, at + middle(generation), value);
-    ram.set(JAVA_LONG, at + LAST, ~value);
+    memory.set(JAVA_LONG, at + FIRST, value);
+    memory.set(JAVA_LONG, at + middle(generation), value);
+    memory.set(JAVA_LONG, at + LAST, ~value);
   }
 
   /** What is wrong with a page, in one line. */

@@ -2,16 +2,28 @@ package dev.tidemark.bench.guest;
 
 import dev.tidemark.ffm.Mapping;
 import dev.tidemark.ffm.Memfd;
+import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.nio.ByteBuffer;
 
 /**
  * A self-checking guest that is a thread of this process, for hosts without KVM. Its memory is a
- * memfd, written through the one mapping that {@link #ram()} is.
+ * memfd, written through the one mapping that {@link #ram()} is, or by a device.
  */
 public final class ProcessGuest extends GuestBase {
   private static final int KIND = 2;
 
+  /** The first of the pages that the guest itself never looks at. */
+  public static final long FIRST_SPARE_PAGE = GuestMemory.PROGRAM >> GuestMemory.PAGE_SHIFT;
+
+  /** How many there are. */
+  public static final long SPARE_PAGES =
+      (GuestMemory.CONTROL >> GuestMemory.PAGE_SHIFT) - FIRST_SPARE_PAGE;
+
+  /** What a device is to write, on the guest's thread only. */
+  private final MemorySegment buffer = Arena.ofAuto().allocate(GuestMemory.PAGE, Long.BYTES);
+
+  private volatile PageDevice device;
   private long page = GuestMemory.FIRST_TEST_PAGE;
   private long generation = 1;
   private long batchLeft = BATCH;
@@ -39,6 +51,14 @@ public final class ProcessGuest extends GuestBase {
     return guest;
   }
 
+  /**
+   * Has a device write the test pages from now on; the guest's thread only reads them. The one page
+   * that it still writes itself is reported as the VMM's writes are.
+   */
+  public void writeBy(PageDevice device) {
+    this.device = device;
+  }
+
   @Override
   void kick() {}
 
@@ -55,7 +75,7 @@ public final class ProcessGuest extends GuestBase {
         fail(PageFormat.problem(memory, page, generation - 1));
         break;
       }
-      PageFormat.write(memory, page, generation);
+      write(memory);
       page += map.stride;
       if (page >= end) {
         page -= map.testPages;
@@ -73,11 +93,26 @@ public final class ProcessGuest extends GuestBase {
         break;
       }
       seenHead = head;
+      if (device != null) {
+        wrote(Mailbox.blockSeenPage());
+      }
       // The thread writes no memory while it waits for its pace, so this is the last moment.
       left(System.nanoTime());
       tick(BATCH);
     }
     left(System.nanoTime());
+  }
+
+  private void write(MemorySegment memory) {
+    PageDevice writer = device;
+    if (writer == null) {
+      PageFormat.write(memory, page, generation);
+      return;
+    }
+    long at = page << GuestMemory.PAGE_SHIFT;
+    MemorySegment.copy(memory, at, buffer, 0, GuestMemory.PAGE);
+    PageFormat.write(buffer, 0, page, generation);
+    writer.write(at, buffer);
   }
 
   @Override

@@ -376,6 +376,7 @@ class MigrateCommandTest {
         "migrate --max-rounds 0",
         "migrate --tracking some",
         "migrate --guest process --tracking ring",
+        "migrate --guest iommufd --tracking ring",
         "migrate --to tcp:192.0.2.1:4444",
         "migrate --to 4444",
         "migrate --ram 99999999999999999999",
@@ -388,6 +389,14 @@ class MigrateCommandTest {
     String[] arguments = line.isEmpty() ? new String[0] : line.split(" ");
     try (Program program = Program.start(arguments)) {
       program.end().assertFails(2, "");
+    }
+  }
+
+  @ParameterizedTest
+  @ValueSource(strings = {"iommufd", "dmalog", "type1"})
+  void aGuestOfTheLabElsewhereIsOneLineThatSaysWhere(String guest) throws Exception {
+    try (Program program = Program.start("migrate", "--guest", guest)) {
+      program.end().assertFails(2, "bench/lab/shell mock");
     }
   }
 

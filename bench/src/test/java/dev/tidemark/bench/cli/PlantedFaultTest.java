@@ -4,14 +4,11 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import dev.tidemark.bench.lab.FaultyClasses;
+import dev.tidemark.bench.lab.FaultyClasses.Patch;
 import java.io.IOException;
-import java.io.StringWriter;
-import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
-import javax.tools.JavaCompiler;
-import javax.tools.StandardJavaFileManager;
-import javax.tools.ToolProvider;
 import org.junit.jupiter.api.Timeout;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
@@ -28,8 +25,7 @@ import org.junit.jupiter.params.provider.EnumSource;
  */
 @Timeout(300)
 class PlantedFaultTest {
-  private static final Path SOURCES =
-      Path.of(System.getProperty("tidemark.root"), "engine/src/main/java/dev/tidemark/engine");
+  private static final String SOURCES = "engine/src/main/java/dev/tidemark/engine/";
 
   /** What is done wrong, and where the guest's writes go through it. */
   enum Fault {
@@ -156,49 +152,18 @@ class PlantedFaultTest {
   }
 
   private static void plant(Fault fault, Path folder) throws IOException {
-    String text = Files.readString(SOURCES.resolve(fault.file));
-    if (!fault.right.isEmpty()) {
-      assertEquals(
-          2,
-          text.split(java.util.regex.Pattern.quote(fault.right), -1).length,
-          "not in the source once: " + fault.right);
-      text = text.replace(fault.right, fault.wrong);
-    }
-    if (fault == Fault.MANUAL_CLEARED_AFTER_THE_COPY) {
-      int end = text.lastIndexOf('}');
-      text =
-          text.substring(0, end)
-              + """
+    String members =
+        fault != Fault.MANUAL_CLEARED_AFTER_THE_COPY
+            ? ""
+            : """
                 private final java.util.Map<Integer, MemorySegment> lates = new java.util.HashMap<>();
 
                 private MemorySegment late(int slot, long bytes) {
                   return lates.computeIfAbsent(
                       slot, s -> java.lang.foreign.Arena.global().allocate(bytes, 8));
                 }
-              }
               """;
-    }
-    Path source = folder.resolve(Path.of(fault.file).getFileName());
-    Files.writeString(source, text);
-    JavaCompiler compiler = ToolProvider.getSystemJavaCompiler();
-    var messages = new StringWriter();
-    try (StandardJavaFileManager files = compiler.getStandardFileManager(null, null, null)) {
-      boolean compiled =
-          compiler
-              .getTask(
-                  messages,
-                  files,
-                  null,
-                  List.of(
-                      "-d",
-                      folder.toString(),
-                      "-cp",
-                      System.getProperty("java.class.path"),
-                      "-proc:none"),
-                  null,
-                  files.getJavaFileObjects(source))
-              .call();
-      assertTrue(compiled, messages.toString());
-    }
+    FaultyClasses.compile(
+        List.of(new Patch(SOURCES + fault.file, fault.right, fault.wrong, members)), folder);
   }
 }

@@ -55,17 +55,19 @@ class KernelLabTest {
 
   @TestFactory
   Stream<DynamicNode> mock() throws IOException, InterruptedException {
+    checkLab();
+    DeviceFault.compileAll();
     return run("mock", 2);
   }
 
   @TestFactory
   Stream<DynamicNode> vtd() throws IOException, InterruptedException {
+    checkLab();
     return run("vtd", 1);
   }
 
   private static Stream<DynamicNode> run(String flavour, int boots)
       throws IOException, InterruptedException {
-    checkLab();
     Path share = ROOT.resolve("bench/target/lab").resolve(flavour);
     if (Files.exists(share)) {
       try (Stream<Path> old = Files.walk(share)) {
