@@ -35,6 +35,7 @@ enum dmalog_register {
 	/* Settings of the log. */
 	DMALOG_PAGE_SIZES,	/* it can track in these, one bit each */
 	DMALOG_MAX_RANGES,	/* more are merged, holes included */
+	DMALOG_MAX_SPAN,	/* bytes of a range, a longer one is refused */
 	DMALOG_STRICT,		/* a report must be inside one range */
 	DMALOG_CLIP,		/* to the report; else whole tracked pages */
 	DMALOG_QUIESCE,		/* a report waits for marks in flight */
@@ -252,6 +253,8 @@ static int dmalog_log_start(struct vfio_device *vdev, struct rb_root_cached *ran
 	     node = interval_tree_iter_next(node, 0, ULONG_MAX)) {
 		if (node->last < node->start)
 			return -EINVAL;
+		if (node->last - node->start >= setting(d, DMALOG_MAX_SPAN))
+			return -E2BIG;
 		d->ranges[n].start = node->start;
 		d->ranges[n++].last = node->last;
 	}
@@ -887,6 +890,7 @@ static int dmalog_open(struct vfio_device *vdev)
 	memset(d->reg, 0, sizeof(d->reg));
 	d->reg[DMALOG_PAGE_SIZES] = SZ_4K | SZ_64K | SZ_2M;
 	d->reg[DMALOG_MAX_RANGES] = DMALOG_MOST_RANGES;
+	d->reg[DMALOG_MAX_SPAN] = U64_MAX;
 	d->reg[DMALOG_CLIP] = 1;
 	d->reg[DMALOG_QUIESCE] = 1;
 	d->reg[DMALOG_DMA_BYTES] = sizeof(u64);

@@ -48,6 +48,7 @@ public final class DmaDevice implements AutoCloseable {
   private enum Register {
     PAGE_SIZES,
     MAX_RANGES,
+    MAX_SPAN,
     STRICT,
     CLIP,
     QUIESCE,
@@ -189,6 +190,15 @@ public final class DmaDevice implements AutoCloseable {
   /** How many ranges the device can track; more are merged, what is between them included. */
   public void maxRanges(int ranges) {
     set(Register.MAX_RANGES, ranges);
+  }
+
+  /**
+   * How long a range may be that the device tracks; it refuses a longer one with {@code E2BIG}.
+   *
+   * @param bytes 1 to 2^63 - 1
+   */
+  public void maxSpan(long bytes) {
+    set(Register.MAX_SPAN, bytes);
   }
 
   /** Whether a report must be inside one range; first not. */

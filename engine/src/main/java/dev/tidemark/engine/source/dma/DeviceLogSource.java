@@ -103,7 +103,8 @@ public final class DeviceLogSource extends DmaSource {
     this(DmaSpace.of(container), map, settle);
   }
 
-  private DeviceLogSource(DmaSpace space, DmaMap map, Runnable settle) {
+  /** As said, with something between it and the kernel. */
+  DeviceLogSource(DmaSpace space, DmaMap map, Runnable settle) {
     super(map, settle == null ? UnmapPolicy.STRICT : UnmapPolicy.QUERY);
     this.space = space;
     this.settle = settle;
@@ -116,8 +117,7 @@ public final class DeviceLogSource extends DmaSource {
 
   /**
    * Says that something may be mapped there later, so that the logs are started with it: memory
-   * that is plugged in, all that a guest behind a vIOMMU can map. Counts from the next start of the
-   * logs on.
+   * that is plugged in. Counts from the next start of the logs on.
    *
    * @param deviceMemory whether it is the memory of another device, which gets a range of its own
    */
@@ -129,6 +129,17 @@ public final class DeviceLogSource extends DmaSource {
     } finally {
       map.unlock();
     }
+  }
+
+  /**
+   * Says that a vIOMMU lets the guest map what it likes, so that the logs are started with all that
+   * it may. Counts from the next start of the logs on. Devices whose logs cannot take that much do
+   * not start, and all counts as dirty: {@link #refusal()} says why.
+   *
+   * @param addressBits of an IOVA, as in {@link DeviceRanges#addVIommu}
+   */
+  public void expectVIommu(int addressBits) {
+    expect(0, DeviceRanges.bytesBehindVIommu(addressBits), false);
   }
 
   /**

@@ -70,6 +70,32 @@ public final class DeviceRanges {
     found[kind] = found[kind] == null ? new Range(start, last) : span(found[kind], start, last);
   }
 
+  /**
+   * Adds all that a guest may map behind a vIOMMU: where it maps next is not known, and starting
+   * anew for each mapping would cost everything each time. One range, as what a guest maps is near
+   * no border.
+   *
+   * @param addressBits how wide an IOVA may be there, 12 to 62: what the vIOMMU tells the guest,
+   *     such as 39, 48 or 57, or what the host's IOMMU can take if that is less
+   */
+  public void addVIommu(int addressBits) {
+    add(0, bytesBehindVIommu(addressBits), true, false);
+  }
+
+  /**
+   * How much a guest may map behind a vIOMMU.
+   *
+   * @param addressBits as in {@link #addVIommu}
+   */
+  public static long bytesBehindVIommu(int addressBits) {
+    if (addressBits < Pages.SHIFT || addressBits > 62) {
+      throw new IllegalArgumentException(
+          "a vIOMMU with addresses of %d bits: %d to 62 can be asked for"
+              .formatted(addressBits, Pages.SHIFT));
+    }
+    return 1L << addressBits;
+  }
+
   private static Range span(Range range, long start, long last) {
     return new Range(
         Long.compareUnsigned(start, range.iova) < 0 ? start : range.iova,

@@ -231,6 +231,38 @@ class DeviceLogSourceTest {
   }
 
   @Test
+  void behindAVIommuTheLogsTakeAllThatTheGuestMayMapOrSayWhyNot() {
+    try (LogLab lab = new LogLab(1, REPORT_WAITS, 1024)) {
+      DmaDevice device = lab.devices.getFirst();
+      lab.source.expectVIommu(48);
+      lab.start();
+      assertEquals(List.of(new Range(0, (1L << 48) - 1)), lab.source.ranges());
+      long[] far = {0, 1L << 32, (1L << 48) - 8 * PAGE};
+      for (int i = 0; i < far.length; i++) {
+        lab.source.map(far[i], 8 * PAGE, lab.log(0), 100 * i, true);
+        device.write(far[i] + i * PAGE, i);
+      }
+      assertEquals(set(0, 101, 202), lab.take(0));
+      assertEquals(0, lab.source.replans());
+      // A device whose log is too small for that, though not for what is mapped.
+      lab.tracker.stop();
+      device.maxSpan((1L << 48) - 1);
+      lab.start();
+      String refusal = lab.source.refusal().orElseThrow();
+      assertTrue(refusal.contains("DMA_LOGGING_START") && refusal.contains("E2BIG"), refusal);
+      assertEquals(24, lab.tracker.pagesAtStop(0));
+      lab.tracker.stop();
+      DeviceRanges plan = new DeviceRanges();
+      plan.addVIommu(48);
+      assertEquals(Optional.of(refusal), DeviceLogSource.refusal(device.vfio(), plan));
+      DeviceRanges narrow = new DeviceRanges();
+      narrow.addVIommu(47);
+      assertEquals(Optional.empty(), DeviceLogSource.refusal(device.vfio(), narrow));
+      assertEquals(0, device.logging());
+    }
+  }
+
+  @Test
   void aDeviceThatRefusesCountsAsDirtyUntilItIsGone() {
     try (LogLab lab = new LogLab(2, REPORT_WAITS, 1024)) {
       lab.map(0, 64, 0, 8, true);

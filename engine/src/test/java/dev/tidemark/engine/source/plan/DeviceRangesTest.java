@@ -37,6 +37,22 @@ class DeviceRangesTest {
   }
 
   @Test
+  void behindAVIommuAllThatTheGuestMayMapIsOneRange() {
+    plan.add(0x1000, 0x1000, true, false);
+    plan.add(FOUR_GIB, 0x1000, true, false);
+    plan.add(0xF0_0000_0000L, 0x1000, true, true);
+    plan.addVIommu(48);
+    List<Range> all = List.of(range(0, 0xFFFF_FFFF_FFFFL));
+    assertEquals(all, plan.ranges(256));
+    assertEquals(all, plan.widened().ranges(3, 2 << 20));
+    DeviceRanges small = new DeviceRanges();
+    small.addVIommu(12);
+    assertEquals(List.of(range(0, 0xFFF)), small.ranges(1));
+    assertThrows(IllegalArgumentException.class, () -> plan.addVIommu(11));
+    assertThrows(IllegalArgumentException.class, () -> plan.addVIommu(63));
+  }
+
+  @Test
   void aSectionAcrossFourGibIsAbove() {
     plan.add(0xFFFF_F000L, 0x2000, true, false);
     plan.add(0x10_0000_0000L, 0x1000, true, false);
