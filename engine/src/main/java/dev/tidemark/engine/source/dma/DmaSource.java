@@ -35,6 +35,7 @@ public abstract class DmaSource implements DirtySource {
   private long queried;
   private long windowNanos;
   private long longestWindowNanos;
+  private long openPages;
   private long takenPages;
   private long wholePages;
   private long failedQueries;
@@ -322,6 +323,7 @@ public abstract class DmaSource implements DirtySource {
     if (answered && (!whole || when == AskAt.AFTER_UNMAP)) {
       long taken = unmapScratch.mark(map, askedFirst, askedPages, bit);
       takenPages += whole ? 0 : taken;
+      openPages += when == AskAt.BEFORE_UNMAP ? writablePages(first, pages) - taken : 0;
     } else if (placed) {
       unmapScratch.clear(bit, askedPages);
     }
@@ -338,6 +340,15 @@ public abstract class DmaSource implements DirtySource {
     } else {
       map.unmap(iova, bytes);
     }
+  }
+
+  private long writablePages(long first, long pages) {
+    long writable = 0;
+    cursor.resetPages(map, first, first + pages);
+    while (cursor.next()) {
+      writable += cursor.isWritable() ? cursor.pages() : 0;
+    }
+    return writable;
   }
 
   private long markWritable(long first, long pages) {
@@ -398,6 +409,7 @@ public abstract class DmaSource implements DirtySource {
           queried,
           windowNanos,
           longestWindowNanos,
+          openPages,
           takenPages,
           wholePages,
           failedQueries,

@@ -43,13 +43,29 @@ public final class HwptSource extends DmaSource {
   private boolean tracking;
 
   /**
+   * A source whose unmaps miss nothing, whatever the devices do ({@link UnmapPolicy#STRICT}).
+   *
    * @param ioas the address space, borrowed; nothing mapped that is not in the ledger
    * @param map its ledger, of this source alone
-   * @param policy what an unmap does
+   */
+  public HwptSource(Ioas ioas, DmaMap map) {
+    this(ioas, map, UnmapPolicy.STRICT);
+  }
+
+  /**
+   * @param ioas the address space, borrowed; nothing mapped that is not in the ledger
+   * @param map its ledger, of this source alone
+   * @param policy what an unmap does: {@link UnmapPolicy#QUERY} only if no device writes to what is
+   *     about to be unmapped
    */
   public HwptSource(Ioas ioas, DmaMap map, UnmapPolicy policy) {
+    this(DmaSpace.of(ioas), map, policy);
+  }
+
+  /** As said, with something between it and the kernel. */
+  HwptSource(DmaSpace space, DmaMap map, UnmapPolicy policy) {
     super(map, policy);
-    space = DmaSpace.of(ioas);
+    this.space = space;
   }
 
   @Override

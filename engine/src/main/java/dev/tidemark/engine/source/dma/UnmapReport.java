@@ -7,6 +7,8 @@ package dev.tidemark.engine.source.dma;
  * @param queried how many of them after all page tables had been asked
  * @param windowNanos from the start of the query to the return of the unmap, all queried together
  * @param longestWindowNanos the longest of these
+ * @param openPages pages that devices may write and that were clean when queried, all queried
+ *     together: as many as the window can have missed. Those reported dirty are sent after it
  * @param takenPages pages that queries reported dirty, or the unmap itself
  * @param wholePages pages that counted as dirty unasked: strict, always dirty, or after a failure
  * @param failedQueries queries that failed
@@ -17,6 +19,7 @@ public record UnmapReport(
     long queried,
     long windowNanos,
     long longestWindowNanos,
+    long openPages,
     long takenPages,
     long wholePages,
     long failedQueries,

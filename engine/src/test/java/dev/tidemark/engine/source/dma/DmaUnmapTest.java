@@ -181,6 +181,7 @@ class DmaUnmapTest {
     assertEquals(3 * PAGE, source.unmap(0, 5 * PAGE));
     assertEquals(List.of("query 0+3", "unmap 0+3"), calls);
     assertEquals(set(101), take());
+    assertEquals(2, source.unmapReport().openPages());
     calls.clear();
     assertEquals(2 * PAGE, source.unmap(0, 100 * PAGE));
     assertEquals(List.of("query 10+2", "unmap 10+2"), calls);
@@ -219,6 +220,7 @@ class DmaUnmapTest {
     assertEquals(3 * PAGE, source.unmapAll());
     assertEquals(set(100, 101, 102), take());
     assertEquals(1, source.unmapReport().failedQueries());
+    assertEquals(0, source.unmapReport().openPages(), "all of them are sent");
     source.queryFails = false;
     source.dirty.clear();
     map(0, 1, 2);

@@ -219,6 +219,7 @@ class HwptSourceTest {
       assertEquals(3, report.queried());
       assertEquals(6, report.takenPages());
       assertEquals(0, report.wholePages());
+      assertEquals(308, report.openPages());
       assertTrue(report.windowNanos() >= report.longestWindowNanos());
       assertTrue(report.longestWindowNanos() > 0);
       // Mapped again elsewhere, it is tracked from its first moment.
@@ -239,6 +240,7 @@ class HwptSourceTest {
       assertEquals(set(5, 6, 7, 8), lab.take(0));
       assertEquals(4, lab.source.unmapReport().wholePages());
       assertEquals(0, lab.source.unmapReport().queried());
+      assertEquals(0, lab.source.unmapReport().openPages(), "there is no window");
     }
   }
 
