@@ -6,7 +6,7 @@ import dev.tidemark.ffm.internal.Libc;
 import java.util.Arrays;
 
 /** Whether a thread is in a function of the C library, as far as Java can see. */
-final class InCall {
+public final class InCall {
   private InCall() {}
 
   /**
@@ -15,7 +15,7 @@ final class InCall {
    *
    * @param function a method of {@link Libc}
    */
-  static void await(Thread thread, String function) throws InterruptedException {
+  public static void await(Thread thread, String function) throws InterruptedException {
     while (!isIn(thread, function)) {
       assertTrue(thread.isAlive(), () -> thread + " ended before it called " + function);
       Thread.sleep(1);

@@ -4,8 +4,6 @@ import static dev.tidemark.ffm.iommufd.IommufdUapi.*;
 import static dev.tidemark.ffm.iommufd.LabIommu.ACCESS;
 import static dev.tidemark.ffm.iommufd.LabIommu.IO_PAGE;
 import static dev.tidemark.ffm.iommufd.LabIommu.START;
-import static java.lang.foreign.ValueLayout.JAVA_INT;
-import static java.lang.foreign.ValueLayout.JAVA_LONG;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertThrows;
@@ -16,15 +14,12 @@ import dev.tidemark.ffm.Errno;
 import dev.tidemark.ffm.LinuxException;
 import dev.tidemark.ffm.Memfd;
 import dev.tidemark.ffm.Pages;
-import dev.tidemark.ffm.internal.Libc;
 import dev.tidemark.ffm.lab.LabMemory;
+import dev.tidemark.ffm.lab.LockedMemory;
 import dev.tidemark.ffm.lab.MockIommu;
 import dev.tidemark.ffm.vfio.VfioContainer;
 import dev.tidemark.ffm.vfio.VfioUapi;
-import java.lang.foreign.Arena;
-import java.lang.foreign.MemorySegment;
 import java.util.List;
-import java.util.concurrent.atomic.AtomicReference;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
@@ -283,52 +278,15 @@ class IoasTest {
   }
 
   @Test
-  void memoryBeyondTheLimitIsRefusedAndTheLimitNamed() throws Exception {
-    // Only x86-64 runs the lab. Capabilities are a thread's own, so a thread is spent on it.
-    AtomicReference<Throwable> failure = new AtomicReference<>();
-    Thread thread =
-        Thread.ofPlatform()
-            .uncaughtExceptionHandler((_, e) -> failure.set(e))
-            .start(
-                () -> {
-                  try (Arena arena = Arena.ofConfined()) {
-                    withoutPrivilegeToLock(arena);
-                    long before = setMemoryLockLimit(arena, 16 * PAGE);
-                    try {
-                      map(0, 16);
-                      LinuxException refused = refused(Errno.ENOMEM, () -> map(16, 1));
-                      assertTrue(
-                          refused.getMessage().contains("RLIMIT_MEMLOCK"), refused.getMessage());
-                      lab.ioas.unmap(START, 16 * PAGE);
-                      map(16, 1);
-                    } finally {
-                      setMemoryLockLimit(arena, before);
-                    }
-                  }
-                });
-    thread.join();
-    if (failure.get() != null) {
-      throw new AssertionError(failure.get());
-    }
-  }
-
-  private static void withoutPrivilegeToLock(Arena arena) {
-    int ipcLock = 14;
-    MemorySegment header = arena.allocate(8, 8);
-    header.set(JAVA_INT, 0, 0x20080522);
-    MemorySegment data = arena.allocate(24, 8);
-    Libc.check(Libc.syscall(125, header.address(), data.address(), 0), "capget");
-    data.set(JAVA_INT, 0, data.get(JAVA_INT, 0) & ~(1 << ipcLock));
-    Libc.check(Libc.syscall(126, header.address(), data.address(), 0), "capset");
-  }
-
-  private static long setMemoryLockLimit(Arena arena, long bytes) {
-    int memlock = 8;
-    MemorySegment limit = arena.allocate(16, 8);
-    Libc.check(Libc.syscall(97, memlock, limit.address(), 0), "getrlimit");
-    long before = limit.get(JAVA_LONG, 0);
-    limit.set(JAVA_LONG, 0, bytes);
-    Libc.check(Libc.syscall(160, memlock, limit.address(), 0), "setrlimit");
-    return before;
+  void memoryBeyondTheLimitIsRefusedAndTheLimitNamed() throws InterruptedException {
+    LockedMemory.limit(
+        16 * PAGE,
+        () -> {
+          map(0, 16);
+          LinuxException refused = refused(Errno.ENOMEM, () -> map(16, 1));
+          assertTrue(refused.getMessage().contains("RLIMIT_MEMLOCK"), refused.getMessage());
+          lab.ioas.unmap(START, 16 * PAGE);
+          map(16, 1);
+        });
   }
 }

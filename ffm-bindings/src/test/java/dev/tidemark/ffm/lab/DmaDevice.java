@@ -25,7 +25,7 @@ import java.lang.invoke.VarHandle;
  * <p>Threading: any thread. A write that waits with its mark holds up whatever wants no write in
  * flight: changes of state, start and stop of the log, reports while they quiesce, and settings.
  */
-public final class DmaDevice implements AutoCloseable {
+public class DmaDevice implements AutoCloseable {
   /** Without migration. */
   public static final int PLAIN = 0;
 
@@ -127,6 +127,20 @@ public final class DmaDevice implements AutoCloseable {
    */
   public static DmaDevice open(int number, VfioGroup group) {
     return new DmaDevice(group.openDevice(names(number).name()));
+  }
+
+  /**
+   * The same device once more; while this is open, the device is, whatever happens to the other.
+   */
+  public DmaDevice share() {
+    int number = device.fd().acquire();
+    return new DmaDevice(VfioDevice.borrow(number)) {
+      @Override
+      public void close() {
+        super.close();
+        DmaDevice.this.device.fd().release();
+      }
+    };
   }
 
   /** Where a device is. */

@@ -9,9 +9,15 @@ import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import dev.tidemark.ffm.ClosedException;
 import dev.tidemark.ffm.Errno;
+import dev.tidemark.ffm.InCall;
+import dev.tidemark.ffm.Ioctl;
 import dev.tidemark.ffm.LinuxException;
+import dev.tidemark.ffm.Mapping;
 import dev.tidemark.ffm.iommufd.Hwpt;
+import dev.tidemark.ffm.iommufd.Ioas;
+import dev.tidemark.ffm.iommufd.Iommufd;
 import dev.tidemark.ffm.iommufd.IommufdUapi;
 import dev.tidemark.ffm.lab.DmaDevice;
 import dev.tidemark.ffm.lab.FailNth;
@@ -19,6 +25,9 @@ import dev.tidemark.ffm.lab.LabDevices;
 import dev.tidemark.ffm.lab.MockIommu;
 import java.io.IOException;
 import java.io.UncheckedIOException;
+import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
+import java.lang.foreign.ValueLayout;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
@@ -226,6 +235,152 @@ class DmaFaultTest {
               lab.vfio.reset();
             });
       }
+    }
+  }
+
+  /** The descriptor is the call's until that is over; nothing that comes later reaches it. */
+  @Test
+  void aDeviceIsClosedWhileAReportWaitsForAMark() throws InterruptedException {
+    try (DmaLab lab = new DmaLab(DmaDevice.FULL);
+        DmaDevice kept = lab.device.share()) {
+      lab.start();
+      lab.write(3);
+      kept.holdMarks();
+      Thread writer = new Thread(() -> lab.write(9));
+      writer.start();
+      while (kept.inFlight() == 0) {
+        Thread.sleep(1);
+      }
+      BitSet[] seen = new BitSet[1];
+      Thread reporter = new Thread(() -> seen[0] = lab.report());
+      reporter.start();
+      InCall.await(reporter, "ioctl");
+      lab.device.close();
+      assertThrows(ClosedException.class, () -> lab.write(10));
+      kept.releaseMarks();
+      writer.join();
+      reporter.join();
+      assertEquals(pages(3, 9), seen[0]);
+      assertThrows(ClosedException.class, lab::report);
+    }
+    try (DmaLab lab = new DmaLab(DmaDevice.FULL)) {
+      assertEquals(0, lab.device.logging());
+    }
+  }
+
+  @Test
+  void idsOfWhatIsGoneAreRefused() {
+    try (DmaLab lab = new DmaLab(DmaDevice.PLAIN);
+        VfioDevice other = VfioDevice.open(DmaDevice.names(DmaDevice.FULL).cdev())) {
+      Ioas gone = lab.iommufd.allocIoas();
+      Ioas stale = lab.iommufd.borrowIoas(gone.id());
+      gone.close();
+      refused(Errno.ENOENT, () -> lab.vfio.attach(stale));
+      lab.start();
+      lab.write(5);
+      assertEquals(pages(5), lab.report(), "attached as before");
+      MockIommu mock = new MockIommu(lab.iommufd);
+      MockIommu.Device behind = mock.addDevice(lab.ioas, 0);
+      mock.removeDevice(behind);
+      refused(Errno.ENOENT, () -> lab.iommufd.allocHwpt(behind.deviceId(), lab.ioas, 0));
+      refused(Errno.ENOENT, () -> lab.iommufd.getHwInfo(behind.deviceId()));
+      refused(Errno.EBADF, () -> other.bindIommufd(Iommufd.borrow(1 << 20)));
+      other.bindIommufd(lab.iommufd);
+    }
+  }
+
+  @Test
+  void aDeviceWithoutAPageTableTakesAnAddressSpaceOnly() {
+    try (DmaLab lab = new DmaLab(DmaDevice.PLAIN)) {
+      MockIommu mock = new MockIommu(lab.iommufd);
+      MockIommu.Device behind = mock.addDevice(lab.ioas, 0);
+      try (Hwpt table = lab.iommufd.allocHwpt(behind.deviceId(), lab.ioas, 0)) {
+        refused(Errno.ENOENT, () -> lab.vfio.attach(table));
+      }
+      assertEquals(lab.ioas.id(), lab.vfio.attach(lab.ioas));
+      mock.removeDevice(behind);
+    }
+  }
+
+  @Test
+  void aGroupIsOpenOnce() {
+    String path = DmaDevice.names(DmaDevice.PRE_COPY).group();
+    try (VfioGroup group = VfioGroup.open(path)) {
+      assertEquals(VfioUapi.VFIO_GROUP_FLAGS_VIABLE, group.status());
+      refused(Errno.EBUSY, () -> VfioGroup.open(path));
+    }
+    VfioGroup.open(path).close();
+  }
+
+  /** Which no call here sends. */
+  @Test
+  void featuresThatAreAskedForWronglyAreRefused() {
+    int logging = VfioUapi.VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP;
+    int get = VfioUapi.VFIO_DEVICE_FEATURE_GET;
+    int set = VfioUapi.VFIO_DEVICE_FEATURE_SET;
+    int probe = VfioUapi.VFIO_DEVICE_FEATURE_PROBE;
+    int[][] table = {
+      // size, flags, answer
+      {8, logging | set | 1 << 19, -Errno.EINVAL},
+      {8, logging | set | get, -Errno.EINVAL},
+      {8, logging, -Errno.EINVAL},
+      {4, logging | set, -Errno.EINVAL},
+      {8, 999 | probe, -Errno.ENOTTY},
+      {8, 999 | get, -Errno.ENOTTY},
+      {8, logging | probe | set, 0},
+    };
+    try (DmaLab lab = new DmaLab(DmaDevice.PLAIN);
+        Arena arena = Arena.ofConfined()) {
+      MemorySegment argument = arena.allocate(16, 8);
+      for (int[] row : table) {
+        argument.set(ValueLayout.JAVA_INT, 0, row[0]);
+        argument.set(ValueLayout.JAVA_INT, 4, row[1]);
+        assertEquals(
+            row[2],
+            Ioctl.tryCall(lab.vfio.fd(), VfioUapi.VFIO_DEVICE_FEATURE, argument),
+            Integer.toHexString(row[1]));
+      }
+    }
+  }
+
+  @Test
+  void aContainerTakesSoManyMappingsAndSoLargeABitmap() throws IOException {
+    Path limit = Path.of("/sys/module/vfio_iommu_type1/parameters/dma_entry_limit");
+    String before = Files.readString(limit);
+    Files.writeString(limit, "4");
+    try (VfioContainer container = VfioContainer.open();
+        VfioGroup group = VfioGroup.open(DmaDevice.names(DmaDevice.PRE_COPY).group());
+        Mapping memory = Mapping.anonymous(8 * PAGE);
+        Arena arena = Arena.ofConfined()) {
+      group.setContainer(container);
+      container.setIommu(VfioUapi.VFIO_TYPE1v2_IOMMU);
+      long address = memory.segment().address();
+      for (int i = 0; i < 4; i++) {
+        container.mapDma(BASE + 2 * i * PAGE, address + i * PAGE, PAGE, 3);
+      }
+      assertEquals(0, container.info().mappingsLeft().orElseThrow());
+      DmaLab.says(
+          "fewer mappings",
+          refused(Errno.ENOSPC, () -> container.mapDma(BASE + 9 * PAGE, address, PAGE, 3)));
+      container.unmapDma(BASE, PAGE);
+      container.mapDma(BASE + 9 * PAGE, address, PAGE, 3);
+      container.setDirtyTracking(true);
+      MemorySegment query = arena.allocate(48, 8);
+      long largest = container.info().migration().orElseThrow().maxDirtyBitmapSize();
+      query.set(ValueLayout.JAVA_INT, 0, 48);
+      query.set(ValueLayout.JAVA_INT, 4, VfioUapi.VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP);
+      query.set(ValueLayout.JAVA_LONG, 8, BASE + 2 * PAGE);
+      query.set(ValueLayout.JAVA_LONG, 16, PAGE);
+      query.set(ValueLayout.JAVA_LONG, 24, PAGE);
+      query.set(ValueLayout.JAVA_LONG, 40, address);
+      for (long bytes : new long[] {largest + 8, largest}) {
+        query.set(ValueLayout.JAVA_LONG, 32, bytes);
+        assertEquals(
+            bytes > largest ? -Errno.EINVAL : 0,
+            Ioctl.tryCall(container.fd(), VfioUapi.VFIO_IOMMU_DIRTY_PAGES, query));
+      }
+    } finally {
+      Files.writeString(limit, before.strip());
     }
   }
 }
