@@ -60,7 +60,8 @@ class OldKernelTest {
           "IOMMU_HWPT_GET_DIRTY_BITMAP",
           refused(() -> table.getDirtyBitmap(0, 4096, 4096, flags, bitmap.segment())));
     }
-    says("IOMMU_IOAS_MAP", refused(() -> ioas.mapFixed(0, 4096, 4096, 3)));
+    int access = IommufdUapi.IOMMU_IOAS_MAP_READABLE;
+    says("IOMMU_IOAS_MAP", refused(() -> ioas.mapFixed(0, 4096, 4096, access)));
     says("IOMMU_IOAS_UNMAP", refused(() -> ioas.unmap(0, 4096)));
   }
 

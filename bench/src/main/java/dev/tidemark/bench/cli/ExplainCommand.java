@@ -8,7 +8,6 @@ import dev.tidemark.engine.source.plan.DeviceProbe.LogTrial;
 import dev.tidemark.engine.source.plan.DeviceRanges;
 import dev.tidemark.engine.source.plan.MachineFacts;
 import dev.tidemark.engine.source.plan.TrackingPlan;
-import dev.tidemark.ffm.Pages;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -112,12 +111,8 @@ final class ExplainCommand implements Callable<Integer> {
   }
 
   private static LogTrial behindVIommu(int addressBits) {
-    if (addressBits < Pages.SHIFT || addressBits > 62) {
-      throw new IllegalArgumentException(
-          "--viommu=%d: %d to 62 bits".formatted(addressBits, Pages.SHIFT));
-    }
     DeviceRanges all = new DeviceRanges();
-    all.add(0, 1L << addressBits, true, false);
+    all.addVIommu(addressBits);
     return device -> DeviceLogSource.refusal(device, all);
   }
 }

@@ -114,7 +114,7 @@ class DeviceProbeTest {
     DeviceProbe.of(device);
     long before = openFiles();
     DeviceRanges all = new DeviceRanges();
-    all.add(0, 1L << 48, true, false);
+    all.addVIommu(48);
     LogTrial takes = open -> DeviceLogSource.refusal(open, all);
     assertNull(DeviceProbe.of(device, takes).logRefusal());
     assertNull(DeviceProbe.throughType1(device, takes).logRefusal());
