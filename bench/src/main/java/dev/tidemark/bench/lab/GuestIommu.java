@@ -63,9 +63,8 @@ public final class GuestIommu implements PageDevice, AutoCloseable {
   private final Region[] careless = new Region[CARELESS_PAGES];
   private final long carelessIova;
   private final ArrayDeque<Long> free = new ArrayDeque<>();
-  private final Arena arena = Arena.ofShared();
-  private final MemorySegment before = arena.allocate(JAVA_LONG);
-  private final MemorySegment during = arena.allocate(JAVA_LONG);
+  private final MemorySegment before = Arena.ofAuto().allocate(JAVA_LONG);
+  private final MemorySegment during = Arena.ofAuto().allocate(JAVA_LONG);
 
   private Thread mover;
   private Thread writer;
@@ -285,6 +284,5 @@ public final class GuestIommu implements PageDevice, AutoCloseable {
     running = false;
     join(mover);
     join(writer);
-    arena.close();
   }
 }

@@ -4,8 +4,10 @@ import dev.tidemark.bench.lab.FaultyClasses.Patch;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.Comparator;
 import java.util.List;
 import java.util.Locale;
+import java.util.stream.Stream;
 
 /**
  * What can be done wrong when devices write a guest's memory, each as a patch of the sources; and,
@@ -199,7 +201,7 @@ public enum DeviceFault {
               while (taken.counters().harvests() == rounds && System.nanoTime() < limit) {
                 java.util.concurrent.locks.LockSupport.parkNanos(1_000_000);
               }
-              java.util.concurrent.locks.LockSupport.parkNanos(60_000_000);
+              java.util.concurrent.locks.LockSupport.parkNanos(100_000_000);
               while (holds-- > 0) {
                 map.lock();
               }
@@ -252,11 +254,33 @@ public enum DeviceFault {
         name().toLowerCase(Locale.ROOT));
   }
 
-  /** Compiles the classes of all of them: in the lab that would take minutes. */
+  /**
+   * Compiles the classes of all of them: in the lab that would take minutes.
+   *
+   * @throws AssertionError if a patch does not fit the sources any more; the others are compiled
+   */
   static void compileAll() throws IOException {
+    AssertionError failure = null;
     for (DeviceFault fault : values()) {
+      fault.clean();
       Files.createDirectories(fault.folder());
-      FaultyClasses.compile(fault.patches, fault.folder());
+      try {
+        FaultyClasses.compile(fault.patches, fault.folder());
+      } catch (AssertionError e) {
+        fault.clean();
+        failure = new AssertionError(fault + ": " + e.getMessage(), failure);
+      }
+    }
+    if (failure != null) {
+      throw failure;
+    }
+  }
+
+  private void clean() throws IOException {
+    if (Files.exists(folder())) {
+      try (Stream<Path> files = Files.walk(folder())) {
+        files.sorted(Comparator.reverseOrder()).forEach(file -> file.toFile().delete());
+      }
     }
   }
 }
