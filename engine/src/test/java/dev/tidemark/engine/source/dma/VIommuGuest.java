@@ -40,10 +40,12 @@ final class VIommuGuest {
   /** By page of the block: what the device wrote there last, 0 for nothing. */
   private final long[] written;
 
-  // The ring: slots of IOVA and the pages they lead to; the oldest is at next.
+  // The ring: slots of IOVA, the oldest at next.
   private final int[] slots;
-  private final int[] pages;
   private int next;
+
+  /** By slot: the page that it leads to, as long as it is mapped. */
+  private final int[] pages;
 
   /** Slots that nothing is mapped to, used last in first out, as a kernel's caches do. */
   private final int[] free;
@@ -83,8 +85,8 @@ final class VIommuGuest {
     random = new SplittableRandom(seed);
     written = new long[(int) log.block().pages()];
     slots = new int[ring];
-    pages = new int[ring];
     free = new int[ring + LAZY_BATCH];
+    pages = new int[free.length];
   }
 
   /** Boots: every buffer of the ring is mapped. */
@@ -109,9 +111,10 @@ final class VIommuGuest {
   }
 
   private void post(int i) {
-    slots[i] = free[--freeCount];
-    pages[i] = random.nextInt(written.length);
-    source.map(iova(slots[i]), Pages.SIZE, log, pages[i], true);
+    int slot = free[--freeCount];
+    slots[i] = slot;
+    pages[slot] = random.nextInt(written.length);
+    source.map(iova(slot), Pages.SIZE, log, pages[slot], true);
   }
 
   private void write(long iova, int page) {
@@ -120,14 +123,23 @@ final class VIommuGuest {
     writes++;
   }
 
-  /** The device fills the oldest buffer, and sometimes another; the guest posts a new one. */
+  private void write(int slot) {
+    write(iova(slot), pages[slot]);
+  }
+
+  /**
+   * The device fills the oldest buffer, and sometimes another, also one that the guest has taken
+   * back and not unmapped yet; the guest posts a new one.
+   */
   void transfer() {
     if (random.nextInt(8) != 0) {
-      write(iova(slots[next]), pages[next]);
+      write(slots[next]);
     }
     if (random.nextInt(8) == 0) {
-      int other = random.nextInt(slots.length);
-      write(iova(slots[other]), pages[other]);
+      write(slots[random.nextInt(slots.length)]);
+    }
+    if (unmapLaterCount > 0 && random.nextInt(8) == 0) {
+      write(unmapLater[random.nextInt(unmapLaterCount)]);
     }
     release(slots[next]);
     post(next);
