@@ -33,6 +33,7 @@ import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.BitSet;
 import java.util.List;
+import java.util.Map;
 import java.util.Optional;
 import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
@@ -192,6 +193,32 @@ class DmaFaultTest {
           () -> assertEquals(pages(1, 500), DmaLab.bits(lab.bitmap.segment())));
       lab.vfio.detach();
       FailNth.sweep(() -> lab.vfio.attach(lab.ioas), lab.vfio::detach);
+    }
+  }
+
+  /** Asking, stopping, detaching and resetting take no step that can fail. */
+  @Test
+  void whatTakesNoStepThatCanFailIsDoneAtOnce() {
+    try (DmaLab lab = new DmaLab(DmaDevice.FULL)) {
+      Map<String, Runnable> calls =
+          Map.of(
+              "get MIGRATION", lab.vfio::migrationFlags,
+              "get MIG_DEVICE_STATE", lab.vfio::migDeviceState,
+              "get MIG_DATA_SIZE", lab.vfio::migDataSize,
+              "DMA_LOGGING_STOP", lab.vfio::dmaLoggingStop,
+              "DETACH", lab.vfio::detach,
+              "RESET", lab.vfio::reset,
+              "GET_INFO", lab.vfio::info);
+      calls.forEach(
+          (name, call) -> {
+            // The first time loads the classes.
+            call.run();
+            assertFalse(FailNth.run(1, call), name);
+          });
+      lab.vfio.attach(lab.ioas);
+      lab.start();
+      lab.write(5);
+      assertEquals(pages(5), lab.report());
     }
   }
 
