@@ -100,11 +100,12 @@ uint64_t plain_or_count_clear(uint64_t *restrict dst, uint64_t *restrict src, lo
 }
 
 // As Tidemark does it: after a clean stretch, look for the next bit without the destination.
-#define STRETCH 4096
+#define STRETCH 16384
 
 static inline long skip_clean(const char *src, long i, long bytes) {
-  while (i < bytes && !any(load(src + i))) {
-    i += WIDTH;
+  while (i <= bytes - 4 * WIDTH && !any(or(or(load(src + i), load(src + i + WIDTH)),
+                                           or(load(src + i + 2 * WIDTH), load(src + i + 3 * WIDTH))))) {
+    i += 4 * WIDTH;
   }
   return i;
 }
@@ -114,11 +115,13 @@ uint64_t same_or_count(char *restrict dst, const char *restrict src, long bytes)
   for (long i = 0; i < bytes;) {
     vec all = zero();
     long stop = i + STRETCH < bytes ? i + STRETCH : bytes;
-    for (; i < stop; i += WIDTH) {
+    for (; i < stop; i += 2 * WIDTH) {
       vec in = load(src + i), old = load(dst + i);
       store(dst + i, or(old, in));
-      n = add(n, count(and_not(in, old)));
-      all = or(all, in);
+      vec in2 = load(src + i + WIDTH), old2 = load(dst + i + WIDTH);
+      store(dst + i + WIDTH, or(old2, in2));
+      n = add(n, add(count(and_not(in, old)), count(and_not(in2, old2))));
+      all = or(all, or(in, in2));
     }
     if (!any(all)) {
       i = skip_clean(src, i, bytes);
@@ -132,12 +135,15 @@ uint64_t same_or_count_clear(char *restrict dst, char *restrict src, long bytes)
   for (long i = 0; i < bytes;) {
     vec all = zero();
     long stop = i + STRETCH < bytes ? i + STRETCH : bytes;
-    for (; i < stop; i += WIDTH) {
+    for (; i < stop; i += 2 * WIDTH) {
       vec in = load(src + i), old = load(dst + i);
       store(src + i, zero());
       store(dst + i, or(old, in));
-      n = add(n, count(and_not(in, old)));
-      all = or(all, in);
+      vec in2 = load(src + i + WIDTH), old2 = load(dst + i + WIDTH);
+      store(src + i + WIDTH, zero());
+      store(dst + i + WIDTH, or(old2, in2));
+      n = add(n, add(count(and_not(in, old)), count(and_not(in2, old2))));
+      all = or(all, or(in, in2));
     }
     if (!any(all)) {
       i = skip_clean(src, i, bytes);
@@ -159,7 +165,7 @@ uint64_t same_or_count_shifted(char *restrict dst, const char *restrict src, lon
       all = or(all, in);
     }
     if (!any(all)) {
-      long next = skip_clean(src, i, bytes) - WIDTH;
+      long next = skip_clean(src, i, bytes) - 2 * WIDTH;
       i = next > i ? next : i;
     }
   }
@@ -170,8 +176,8 @@ uint64_t same_or_count_shifted(char *restrict dst, const char *restrict src, lon
 
 uint64_t same_cardinality(const char *map, long bytes) {
   vec n = zero();
-  for (long i = 0; i < bytes; i += WIDTH) {
-    n = add(n, count(load(map + i)));
+  for (long i = 0; i < bytes; i += 2 * WIDTH) {
+    n = add(n, add(count(load(map + i)), count(load(map + i + WIDTH))));
   }
   return sum(n);
 }
@@ -197,6 +203,23 @@ uint64_t zero_pages(const char *memory, long pages) {
 
 static uint64_t summarize(const char *map, long words, uint64_t *lines) {
   vec n = zero();
+#if WIDTH == 64
+  // Eight lines are a byte of the summary; no branch on what is in them. Words are whole blocks.
+  for (long at = 0; at < words * 8; at += 512) {
+    vec sums[8];
+    uint64_t set = 0;
+    for (int i = 0; i < 8; i++) {
+      vec v = load(map + at + i * 64);
+      sums[i] = count(v);
+      set |= (uint64_t)words_set(v) << 8 * i;
+    }
+    n = add(n, add(add(add(sums[0], sums[1]), add(sums[2], sums[3])),
+                   add(add(sums[4], sums[5]), add(sums[6], sums[7]))));
+    const uint64_t tops = 0x8080808080808080;
+    uint64_t any = (((set & ~tops) + ~tops) | set) & tops;
+    ((uint8_t *)lines)[at >> 9] = _pext_u64(any, tops);
+  }
+#else
   for (long block = 0; block < words; block += 512) {
     uint64_t summary = 0;
     long stop = words - block < 512 ? words - block : 512;
@@ -211,11 +234,16 @@ static uint64_t summarize(const char *map, long words, uint64_t *lines) {
     }
     lines[block >> 9] = summary;
   }
+#endif
   return sum(n);
 }
 
 static void clear_lines(char *map, long words, const uint64_t *lines) {
   for (long first = 0; first < words / 8; first += 64) {
+    if (!~lines[first >> 6]) {
+      memset(map + first * 64, 0, 4096);
+      continue;
+    }
     for (uint64_t left = lines[first >> 6]; left; left &= left - 1) {
       char *line = map + (first + __builtin_ctzll(left)) * 64;
       for (int i = 0; i < 64; i += WIDTH) {
@@ -226,6 +254,7 @@ static void clear_lines(char *map, long words, const uint64_t *lines) {
 }
 
 #define ENOUGH 1024
+#define WORDS 64 // Collected before what is in them is listed.
 
 struct cursor {
   const uint64_t *map, *lines;
@@ -233,7 +262,7 @@ struct cursor {
   uint64_t base, opened;
   int open; // A run goes on where the list was cut.
   int at, found;
-  int ends[ENOUGH + 513 + 64];
+  int ends[ENOUGH + 64 * (WORDS + 16) + 64];
 };
 
 #define EDGE(k)                                                                                    \
@@ -268,43 +297,62 @@ static int __attribute__((noinline)) find(struct cursor *c) {
   int n = c->open;
   long i = c->word;
   while (i < c->words && n < ENOUGH) {
-    uint64_t named = c->lines[i >> 9] >> (i >> 3 & 63);
-    if (!(named & 1)) {
-      if (n & 1) {
-        ends[n++] = (i << 6) - c->base;
+    uint64_t line[WORDS + 24], places[WORDS + 24];
+    int words = 0;
+    while (i < c->words && words < WORDS) {
+      uint64_t named = c->lines[i >> 9] >> (i >> 3 & 63);
+      if (!(named & 1)) {
+        i += (named ? __builtin_ctzll(named) : 64 - (i >> 3 & 63)) << 3;
+        continue;
       }
-      i += (named ? __builtin_ctzll(named) : 64 - (i >> 3 & 63)) << 3;
-      continue;
+      uint64_t place = ((uint64_t)i << 6) - c->base;
+      if (i == 0) {
+        for (int w = 0; w < 8; w++) {
+          uint64_t v = c->map[w];
+          line[words] = v ^ (v << 1 | (w ? c->map[w - 1] >> 63 : 0));
+          places[words] = place + w * 64;
+          words += line[words] != 0;
+        }
+      } else {
+        const char *p = (const char *)(c->map + i);
+#if WIDTH == 64
+        const vec up = _mm512_setr_epi64(0, 64, 128, 192, 256, 320, 384, 448);
+        vec v = load(p), e = xor(v, or(shl(v, 1), shr(load(p - 8), 63)));
+        __mmask8 set = words_set(e);
+        store(line + words, _mm512_maskz_compress_epi64(set, e));
+        store(places + words, _mm512_maskz_compress_epi64(set, add(_mm512_set1_epi64(place), up)));
+        words += __builtin_popcount(set);
+#else
+        for (int at = 0; at < 64; at += WIDTH) {
+          vec v = load(p + at);
+          uint64_t e[WIDTH / 8];
+          store(e, xor(v, or(shl(v, 1), shr(load(p + at - 8), 63))));
+          for (int w = 0; w < WIDTH / 8; w++) {
+            line[words] = e[w];
+            places[words] = place + (at + w * 8) * 8;
+            words += e[w] != 0;
+          }
+        }
+#endif
+      }
+      // A run that is open at the end of the line stops there unless the next one is named; at the
+      // end of a word of the summary that is not known yet, and looked up.
+      i += 8;
+      int next = i < c->words && (c->lines[i >> 9] >> (i >> 3 & 63) & 1);
+      line[words] = 1;
+      places[words] = ((uint64_t)i << 6) - c->base;
+      words += c->map[i - 1] >> 63 & !next & (i < c->words);
     }
-    uint64_t line[8];
-    unsigned set = 0;
-    if (i == 0) {
-      for (int w = 0; w < 8; w++) {
-        uint64_t v = c->map[w];
-        line[w] = v ^ (v << 1 | (w ? c->map[w - 1] >> 63 : 0));
-        set |= (unsigned)(line[w] != 0) << w;
-      }
-    } else {
-      const char *p = (const char *)(c->map + i);
-      for (int at = 0; at < 64; at += WIDTH) {
-        vec v = load(p + at);
-        vec e = xor(v, or(shl(v, 1), shr(load(p + at - 8), 63)));
-        store((char *)line + at, e);
-        set |= words_set(e) << at / 8;
-      }
-    }
-    for (; set; set &= set - 1) {
-      int w = __builtin_ctz(set), place = ((i + w) << 6) - c->base;
+    for (int w = 0; w < words; w++) {
       int count = __builtin_popcountll(line[w]);
 #if WIDTH == 64
       if (count > 4) {
-        compress_bits(line[w], place, ends + n);
+        compress_bits(line[w], places[w], ends + n);
       } else
 #endif
-        list_bits(line[w], count, place, ends, n);
+        list_bits(line[w], count, places[w], ends, n);
       n += count;
     }
-    i += 8;
   }
   c->word = i < c->words ? i : c->words;
   c->open = n & 1;

@@ -42,13 +42,14 @@ abstract class CheckedBitmapOps implements BitmapOps {
   /**
    * Lists where runs start and stop in up to 64 lines, in turn, for {@link RunCursor}: the set bits
    * of each word differenced with itself, one bit further on. Stops after a line with which there
-   * are {@link RunCursor#ENOUGH}. A run that is open at the end of the last line stays open.
+   * are {@link RunCursor#ENOUGH}, or some lines later. A run that is open at the end of the last
+   * line stays open.
    *
    * @param offset of the first line in bytes, at least 64
    * @param lines which of them to look at; the others are clean
    * @param place of the first line's first bit
    * @param ends takes the places, from {@code n} on; an odd {@code n} says that a run is open
-   * @param edges a scratch line; its word 8 takes the lines that were not looked at
+   * @param edges scratch, as {@link RunCursor} lays it out; takes the lines that were not looked at
    * @return the new {@code n}
    */
   abstract int listRuns(

@@ -335,18 +335,18 @@ class ScalarBitmapOps extends CheckedBitmapOps {
       for (int word = 0; word < 8; word++) {
         long bits = map.get(WORD, offset + (line << 6) + (word << 3));
         long edge = bits ^ (bits << 1 | low);
-        edges[word] = edge;
+        edges[RunCursor.EDGES + word] = edge;
         set |= (int) ((edge | -edge) >>> 63) << word;
         low = bits >>> 63;
       }
       for (; set != 0; set &= set - 1) {
         int word = Integer.numberOfTrailingZeros(set) & 7;
-        int count = Long.bitCount(edges[word]);
-        listBits(edges[word], count, place + (line << 9) + (word << 6), ends, n);
+        int count = Long.bitCount(edges[RunCursor.EDGES + word]);
+        listBits(edges[RunCursor.EDGES + word], count, place + (line << 9) + (word << 6), ends, n);
         n += count;
       }
     }
-    edges[8] = left;
+    edges[RunCursor.LEFT] = left;
     return n;
   }
 

@@ -8,6 +8,7 @@ import static jdk.incubator.vector.VectorOperators.NE;
 import static jdk.incubator.vector.VectorOperators.XOR;
 
 import java.lang.foreign.MemorySegment;
+import java.lang.foreign.ValueLayout;
 import jdk.incubator.vector.IntVector;
 import jdk.incubator.vector.LongVector;
 import jdk.incubator.vector.VectorMask;
@@ -27,12 +28,24 @@ final class VectorBitmapOps extends CheckedBitmapOps {
   private static final VectorSpecies<Long> SPECIES = LongVector.SPECIES_PREFERRED;
   private static final int BYTES = SPECIES.vectorByteSize();
 
+  /** Vectors are taken in pairs, as an addition to one sum has to wait for the last. */
+  private static final int PAIR = 2 * BYTES;
+
   /**
    * How many bytes are merged before asking whether the source was clean all along. Merging goes on
    * without a branch on the data; only after a clean stretch are sources scanned for the next bit,
    * and their destinations not touched.
    */
-  private static final long STRETCH = 4096;
+  private static final long STRETCH = 16384;
+
+  /** Bytes looked at in one go where a page is read that is probably zero. */
+  private static final int BLOCK = 8 * BYTES;
+
+  /**
+   * The same. Not final: C2 splits a loop with a constant step in three, which costs one as short
+   * as a page 10 ns, and 100 out of cache, where the prefetcher then loses the thread.
+   */
+  private static long step = BLOCK;
 
   /** Width of a vector in bits. */
   static final int WIDTH = SPECIES.vectorBitSize();
@@ -44,8 +57,13 @@ final class VectorBitmapOps extends CheckedBitmapOps {
   private static final int PLACES = PLACE.length();
   private static final IntVector PLACES_UP = IntVector.zero(PLACE).addIndex(1);
 
+  /** Where the words of a line begin, in bits. */
+  private static final LongVector WORD_PLACES = LongVector.zero(SPECIES).addIndex(64);
+
   /** Bytes in a line of a summary: what one of its bits stands for. */
   private static final int LINE = 64;
+
+  private static final long TOPS = 0x8080808080808080L;
 
   private static LongVector load(MemorySegment map, long offset) {
     return LongVector.fromMemorySegment(SPECIES, map, offset, LITTLE_ENDIAN);
@@ -79,9 +97,9 @@ final class VectorBitmapOps extends CheckedBitmapOps {
     return Math.min(-bit & 63, bits);
   }
 
-  /** Bytes of whole vectors in that many bits. */
+  /** Bytes of whole pairs of vectors in that many bits. */
   private static long body(long bits) {
-    return bits / (8L * BYTES) * BYTES;
+    return bits / (8L * PAIR) * PAIR;
   }
 
   @Override
@@ -103,9 +121,20 @@ final class VectorBitmapOps extends CheckedBitmapOps {
     ScalarBitmapOps.orRange(dst, dstBit + done, src, srcBit + done, bits - done);
   }
 
-  /** Where the first vector lies, from {@code i} on, whose words of the source have a bit. */
+  /** Where, from {@code i} on, the source may have the next bit: it has none before. */
   private static long skipClean(MemorySegment src, long s, long i, long bytes) {
-    return firstSetVector(src, s + i, bytes - i) - s;
+    guard(src);
+    long next = i;
+    while (next <= bytes - 2 * PAIR) {
+      long at = s + next;
+      LongVector low = load(src, at).or(load(src, at + BYTES));
+      LongVector high = load(src, at + PAIR).or(load(src, at + PAIR + BYTES));
+      if (anySet(low.or(high))) {
+        break;
+      }
+      next += 2 * PAIR;
+    }
+    return next;
   }
 
   private static void orAligned(MemorySegment dst, long d, MemorySegment src, long s, long bytes) {
@@ -140,8 +169,8 @@ final class VectorBitmapOps extends CheckedBitmapOps {
         all = all.or(in);
       }
       if (!anySet(all)) {
-        // The vector before it may need low bits of its first word.
-        i = Math.max(i, skipClean(src, s, i, bytes) - BYTES);
+        // The pair before it may need low bits of its first word.
+        i = Math.max(i, skipClean(src, s, i, bytes) - PAIR);
       }
     }
   }
@@ -150,7 +179,7 @@ final class VectorBitmapOps extends CheckedBitmapOps {
   long doOrCount(MemorySegment dst, long dstBit, MemorySegment src, long srcBit, long bits) {
     long head = head(dstBit, bits);
     long body = body(bits - head);
-    long count = ScalarBitmapOps.orCountRange(dst, dstBit, src, srcBit, head);
+    long count = head == 0 ? 0 : ScalarBitmapOps.orCountRange(dst, dstBit, src, srcBit, head);
     if (body != 0) {
       long dstByte = dstBit + head >>> 6 << 3;
       long srcByte = srcBit + head >>> 6 << 3;
@@ -161,6 +190,9 @@ final class VectorBitmapOps extends CheckedBitmapOps {
               : orCountShifted(dst, dstByte, src, srcByte, body, shift);
     }
     long done = head + (body << 3);
+    if (done == bits) {
+      return count;
+    }
     return count
         + ScalarBitmapOps.orCountRange(dst, dstBit + done, src, srcBit + done, bits - done);
   }
@@ -174,12 +206,16 @@ final class VectorBitmapOps extends CheckedBitmapOps {
     while (i < bytes) {
       LongVector all = LongVector.zero(SPECIES);
       long stop = Math.min(i + STRETCH, bytes);
-      for (; i < stop; i += BYTES) {
+      for (; i < stop; i += PAIR) {
         LongVector in = load(src, s + i);
         LongVector old = load(dst, d + i);
         store(old.or(in), dst, d + i);
-        count = count.add(in.and(old.not()).lanewise(BIT_COUNT));
-        all = all.or(in);
+        LongVector in2 = load(src, s + i + BYTES);
+        LongVector old2 = load(dst, d + i + BYTES);
+        store(old2.or(in2), dst, d + i + BYTES);
+        LongVector fresh = in.and(old.not()).lanewise(BIT_COUNT);
+        count = count.add(fresh.add(in2.and(old2.not()).lanewise(BIT_COUNT)));
+        all = all.or(in.or(in2));
       }
       if (!anySet(all)) {
         i = skipClean(src, s, i, bytes);
@@ -197,16 +233,21 @@ final class VectorBitmapOps extends CheckedBitmapOps {
     while (i < bytes) {
       LongVector all = LongVector.zero(SPECIES);
       long stop = Math.min(i + STRETCH, bytes);
-      for (; i < stop; i += BYTES) {
+      for (; i < stop; i += PAIR) {
         LongVector in = join(load(src, s + i), load(src, s + i + 8), shift);
         LongVector old = load(dst, d + i);
         store(old.or(in), dst, d + i);
-        count = count.add(in.and(old.not()).lanewise(BIT_COUNT));
-        all = all.or(in);
+        long more = i + BYTES;
+        LongVector in2 = join(load(src, s + more), load(src, s + more + 8), shift);
+        LongVector old2 = load(dst, d + more);
+        store(old2.or(in2), dst, d + more);
+        LongVector fresh = in.and(old.not()).lanewise(BIT_COUNT);
+        count = count.add(fresh.add(in2.and(old2.not()).lanewise(BIT_COUNT)));
+        all = all.or(in.or(in2));
       }
       if (!anySet(all)) {
-        // The vector before it may need low bits of its first word.
-        i = Math.max(i, skipClean(src, s, i, bytes) - BYTES);
+        // The pair before it may need low bits of its first word.
+        i = Math.max(i, skipClean(src, s, i, bytes) - PAIR);
       }
     }
     return count.reduceLanes(VectorOperators.ADD);
@@ -216,7 +257,7 @@ final class VectorBitmapOps extends CheckedBitmapOps {
   long doOrCountClear(MemorySegment dst, long dstBit, MemorySegment src, long srcBit, long bits) {
     long head = head(dstBit, bits);
     long body = body(bits - head);
-    long count = ScalarBitmapOps.orCountClearRange(dst, dstBit, src, srcBit, head);
+    long count = head == 0 ? 0 : ScalarBitmapOps.orCountClearRange(dst, dstBit, src, srcBit, head);
     if (body != 0) {
       long dstByte = dstBit + head >>> 6 << 3;
       long srcByte = srcBit + head >>> 6 << 3;
@@ -227,6 +268,9 @@ final class VectorBitmapOps extends CheckedBitmapOps {
               : orCountClearShifted(dst, dstByte, src, srcByte, body, shift);
     }
     long done = head + (body << 3);
+    if (done == bits) {
+      return count;
+    }
     return count
         + ScalarBitmapOps.orCountClearRange(dst, dstBit + done, src, srcBit + done, bits - done);
   }
@@ -241,13 +285,18 @@ final class VectorBitmapOps extends CheckedBitmapOps {
     while (i < bytes) {
       LongVector all = LongVector.zero(SPECIES);
       long stop = Math.min(i + STRETCH, bytes);
-      for (; i < stop; i += BYTES) {
+      for (; i < stop; i += PAIR) {
         LongVector in = load(src, s + i);
         store(zero, src, s + i);
         LongVector old = load(dst, d + i);
         store(old.or(in), dst, d + i);
-        count = count.add(in.and(old.not()).lanewise(BIT_COUNT));
-        all = all.or(in);
+        LongVector in2 = load(src, s + i + BYTES);
+        store(zero, src, s + i + BYTES);
+        LongVector old2 = load(dst, d + i + BYTES);
+        store(old2.or(in2), dst, d + i + BYTES);
+        LongVector fresh = in.and(old.not()).lanewise(BIT_COUNT);
+        count = count.add(fresh.add(in2.and(old2.not()).lanewise(BIT_COUNT)));
+        all = all.or(in.or(in2));
       }
       if (!anySet(all)) {
         i = skipClean(src, s, i, bytes);
@@ -278,8 +327,8 @@ final class VectorBitmapOps extends CheckedBitmapOps {
         all = all.or(in);
       }
       if (!anySet(all)) {
-        // The vector before it may need low bits of its first word.
-        i = Math.max(i, skipClean(src, s, i, bytes) - BYTES);
+        // The pair before it may need low bits of its first word.
+        i = Math.max(i, skipClean(src, s, i, bytes) - PAIR);
       }
     }
     src.set(WORD, s, src.get(WORD, s) | outside);
@@ -339,8 +388,8 @@ final class VectorBitmapOps extends CheckedBitmapOps {
         all = all.or(in);
       }
       if (!anySet(all)) {
-        // The vector before it may need low bits of its first word.
-        i = Math.max(i, skipClean(src, s, i, bytes) - BYTES);
+        // The pair before it may need low bits of its first word.
+        i = Math.max(i, skipClean(src, s, i, bytes) - PAIR);
       }
     }
   }
@@ -358,8 +407,9 @@ final class VectorBitmapOps extends CheckedBitmapOps {
   private static long cardinalityBody(MemorySegment map, long offset, long bytes) {
     guard(map);
     LongVector count = LongVector.zero(SPECIES);
-    for (long i = offset; i < offset + bytes; i += BYTES) {
-      count = count.add(load(map, i).lanewise(BIT_COUNT));
+    for (long i = offset; i < offset + bytes; i += PAIR) {
+      LongVector low = load(map, i).lanewise(BIT_COUNT);
+      count = count.add(low.add(load(map, i + BYTES).lanewise(BIT_COUNT)));
     }
     return count.reduceLanes(VectorOperators.ADD);
   }
@@ -447,19 +497,79 @@ final class VectorBitmapOps extends CheckedBitmapOps {
 
   @Override
   boolean doIsZero(MemorySegment memory, long offset, long bytes) {
-    long body = bytes / BYTES * BYTES;
-    return firstSetVector(memory, offset, body) == offset + body
+    long body = bytes / BLOCK * BLOCK;
+    return isZeroBody(memory, offset, body)
         && ScalarBitmapOps.isZeroRange(memory, offset + body, bytes - body);
+  }
+
+  /**
+   * Most pages that are not zero show it in their first bytes; what is left is read to its end, a
+   * page at a time, without a branch.
+   */
+  private static boolean isZeroBody(MemorySegment memory, long offset, long bytes) {
+    guard(memory);
+    long end = offset + bytes;
+    for (long i = offset; i < end; ) {
+      LongVector all = load(memory, i);
+      if (anySet(all)) {
+        return false;
+      }
+      long stop = Math.min(i + 4096, end);
+      for (; i < stop; i += step) {
+        LongVector some = load(memory, i).or(load(memory, i + BYTES));
+        some = some.or(load(memory, i + 2 * BYTES).or(load(memory, i + 3 * BYTES)));
+        some = some.or(load(memory, i + 4 * BYTES).or(load(memory, i + 5 * BYTES)));
+        some = some.or(load(memory, i + 6 * BYTES).or(load(memory, i + 7 * BYTES)));
+        all = all.or(some);
+      }
+      if (anySet(all)) {
+        return false;
+      }
+    }
+    return true;
   }
 
   @Override
   long doSummarize(MemorySegment map, long words, MemorySegment lines) {
     long body = words >>> 9 << 9;
-    return summarizeBody(map, body << 3, lines)
-        + ScalarBitmapOps.summarizeFrom(map, body, words, lines);
+    long count =
+        BYTES == LINE
+            ? summarizeLines(map, body << 3, lines)
+            : summarizeParts(map, body << 3, lines);
+    return count + ScalarBitmapOps.summarizeFrom(map, body, words, lines);
   }
 
-  private static long summarizeBody(MemorySegment map, long bytes, MemorySegment lines) {
+  /** Where a vector is a line: 8 of them to a byte of the summary. */
+  private static long summarizeLines(MemorySegment map, long bytes, MemorySegment lines) {
+    guard(map);
+    guard(lines);
+    LongVector count = LongVector.zero(SPECIES);
+    for (long at = 0; at < bytes; at += 8 * LINE) {
+      LongVector a = load(map, at);
+      LongVector b = load(map, at + LINE);
+      LongVector c = load(map, at + 2 * LINE);
+      LongVector d = load(map, at + 3 * LINE);
+      LongVector ab = a.lanewise(BIT_COUNT).add(b.lanewise(BIT_COUNT));
+      LongVector abcd = ab.add(c.lanewise(BIT_COUNT).add(d.lanewise(BIT_COUNT)));
+      long set = a.compare(NE, 0).toLong() | b.compare(NE, 0).toLong() << 8;
+      set |= c.compare(NE, 0).toLong() << 16 | d.compare(NE, 0).toLong() << 24;
+      a = load(map, at + 4 * LINE);
+      b = load(map, at + 5 * LINE);
+      c = load(map, at + 6 * LINE);
+      d = load(map, at + 7 * LINE);
+      ab = a.lanewise(BIT_COUNT).add(b.lanewise(BIT_COUNT));
+      count = count.add(abcd.add(ab.add(c.lanewise(BIT_COUNT).add(d.lanewise(BIT_COUNT)))));
+      set |= a.compare(NE, 0).toLong() << 32 | b.compare(NE, 0).toLong() << 40;
+      set |= c.compare(NE, 0).toLong() << 48 | d.compare(NE, 0).toLong() << 56;
+      // The top bit of each byte that is not 0; no branch, as it would be guessed wrongly.
+      long any = ((set & ~TOPS) + ~TOPS | set) & TOPS;
+      lines.set(ValueLayout.JAVA_BYTE, at >>> 9, (byte) Long.compress(any, TOPS));
+    }
+    return count.reduceLanes(VectorOperators.ADD);
+  }
+
+  /** Where a line is some vectors. */
+  private static long summarizeParts(MemorySegment map, long bytes, MemorySegment lines) {
     guard(map);
     guard(lines);
     LongVector count = LongVector.zero(SPECIES);
@@ -498,6 +608,10 @@ final class VectorBitmapOps extends CheckedBitmapOps {
       long left = lines.get(WORD, first >>> 3);
       if (count - first < 64) {
         left &= (1L << count) - 1;
+      }
+      if (left == -1) {
+        fill(map, first << 6, 64 * LINE, 0);
+        continue;
       }
       for (; left != 0; left &= left - 1) {
         long offset = first + Long.numberOfTrailingZeros(left) << 6;
@@ -545,10 +659,70 @@ final class VectorBitmapOps extends CheckedBitmapOps {
   @Override
   int listRuns(
       MemorySegment map, long offset, long lines, int place, int[] ends, int n, long[] edges) {
-    return listRunsOfLines(map, offset, lines, place, ends, n, edges);
+    return BYTES == LINE
+        ? listRunsOfLines(map, offset, lines, place, ends, n, edges)
+        : listRunsOfParts(map, offset, lines, place, ends, n, edges);
   }
 
+  /**
+   * Where a vector is a line and vectors can be compressed. First the words of many lines in which
+   * a run starts or stops, without a branch on the data; then the places in each of them.
+   */
   private static int listRunsOfLines(
+      MemorySegment map, long offset, long lines, int place, int[] ends, int before, long[] edges) {
+    guard(map);
+    int n = before;
+    long left = lines;
+    if ((n & 1) != 0 && (left & 1) == 0 && left != 0) {
+      ends[n++] = place;
+    }
+    while (left != 0 && n < RunCursor.ENOUGH) {
+      int words = 0;
+      while (left != 0 && words < RunCursor.WORDS) {
+        int line = Long.numberOfTrailingZeros(left);
+        left &= left - 1;
+        long at = offset + ((long) line << 6);
+        LongVector bits = load(map, at);
+        LongVector low = load(map, at - 8).lanewise(LSHR, 63);
+        LongVector edge = bits.lanewise(XOR, bits.lanewise(LSHL, 1).or(low));
+        VectorMask<Long> set = edge.compare(NE, 0);
+        edge.compress(set).intoArray(edges, RunCursor.EDGES + words);
+        WORD_PLACES
+            .add(place + (line << 9))
+            .compress(set)
+            .intoArray(edges, RunCursor.PLACES + words);
+        words += set.trueCount();
+        // A run that is open at the end of the line stops there, unless the next one is named. Of
+        // the last of them the next call or the cursor knows.
+        long open = map.get(WORD, at + 56) >>> 63 & ~left >>> line + 1 & (left | -left) >>> 63;
+        edges[RunCursor.EDGES + words] = 1;
+        edges[RunCursor.PLACES + words] = place + (line + 1 << 9);
+        words += (int) open;
+      }
+      for (int i = 0; i < words; i++) {
+        long bits = edges[RunCursor.EDGES + i];
+        int first = (int) edges[RunCursor.PLACES + i];
+        int count = Long.bitCount(bits);
+        if (count > COMPRESSED) {
+          int to = n;
+          for (int k = 0; k < 64; k += PLACES) {
+            IntVector.broadcast(PLACE, first + k)
+                .add(PLACES_UP)
+                .compress(VectorMask.fromLong(PLACE, bits >>> k))
+                .intoArray(ends, to);
+            to += Long.bitCount(bits >>> k & (1L << PLACES) - 1);
+          }
+        } else {
+          ScalarBitmapOps.listBits(bits, count, first, ends, n);
+        }
+        n += count;
+      }
+    }
+    edges[RunCursor.LEFT] = left;
+    return n;
+  }
+
+  private static int listRunsOfParts(
       MemorySegment map, long offset, long lines, int place, int[] ends, int before, long[] edges) {
     guard(map);
     int n = before;
@@ -566,30 +740,18 @@ final class VectorBitmapOps extends CheckedBitmapOps {
         LongVector bits = load(map, offset + (line << 6) + at);
         LongVector low = load(map, offset + (line << 6) + at - 8).lanewise(LSHR, 63);
         LongVector edge = bits.lanewise(XOR, bits.lanewise(LSHL, 1).or(low));
-        edge.intoArray(edges, at >> 3);
+        edge.intoArray(edges, RunCursor.EDGES + (at >> 3));
         set |= edge.compare(NE, 0).toLong() << (at >> 3);
       }
       for (; set != 0; set &= set - 1) {
         int word = Long.numberOfTrailingZeros(set) & 7;
-        long bits = edges[word];
-        int first = place + (line << 9) + (word << 6);
+        long bits = edges[RunCursor.EDGES + word];
         int count = Long.bitCount(bits);
-        if (BYTES == LINE && count > COMPRESSED) {
-          int to = n;
-          for (int k = 0; k < 64; k += PLACES) {
-            IntVector.broadcast(PLACE, first + k)
-                .add(PLACES_UP)
-                .compress(VectorMask.fromLong(PLACE, bits >>> k))
-                .intoArray(ends, to);
-            to += Long.bitCount(bits >>> k & (1L << PLACES) - 1);
-          }
-        } else {
-          ScalarBitmapOps.listBits(bits, count, first, ends, n);
-        }
+        ScalarBitmapOps.listBits(bits, count, place + (line << 9) + (word << 6), ends, n);
         n += count;
       }
     }
-    edges[8] = left;
+    edges[RunCursor.LEFT] = left;
     return n;
   }
 }
