@@ -93,6 +93,7 @@ final class RatiosCommand implements Callable<Integer> {
       line.put("target", outcome.target() == 0 ? null : outcome.target());
       line.put("holds", outcome.target() == 0 ? null : outcome.holds());
       line.put("allocatedBytes", outcome.allocated());
+      line.put("mustNotAllocate", outcome.steady());
       System.out.println(Json.of(line));
     } else {
       System.out.printf(
@@ -106,9 +107,16 @@ final class RatiosCommand implements Callable<Integer> {
           ratio(outcome.ratio()),
           ratio(outcome.low()) + " - " + ratio(outcome.high()),
           outcome.target() == 0 ? "" : ratio(outcome.target()),
-          outcome.target() == 0 ? "" : outcome.holds() ? "yes" : "NO");
+          verdict(outcome));
     }
     System.out.flush();
+  }
+
+  private static String verdict(Outcome outcome) {
+    if (outcome.steady() && outcome.allocated() > 0) {
+      return String.format(Locale.ROOT, "NO: allocates %.1f bytes", outcome.allocated());
+    }
+    return outcome.target() == 0 ? "" : outcome.holds() ? "yes" : "NO";
   }
 
   private static String ratio(double ratio) {

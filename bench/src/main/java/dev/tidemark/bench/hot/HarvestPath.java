@@ -5,6 +5,8 @@ import dev.tidemark.engine.bitmap.Bitmaps;
 import dev.tidemark.engine.bitmap.RunCursor;
 import dev.tidemark.ffm.Mapping;
 import java.lang.foreign.MemorySegment;
+import java.nio.ByteOrder;
+import java.util.BitSet;
 
 /** Harvest and commit of one plane: scan and count it, go through its runs, clear it. */
 public final class HarvestPath implements AutoCloseable {
@@ -68,6 +70,25 @@ public final class HarvestPath implements AutoCloseable {
   /** The same in C. */
   public long same() {
     return Rivals.sameHarvest(plane.segment(), bytes / Long.BYTES, lines.segment());
+  }
+
+  /** As one would write it with Java's own {@link BitSet}. */
+  public long bitSet() {
+    long result = 0;
+    BitSet set = BitSet.valueOf(plane.segment().asByteBuffer().order(ByteOrder.LITTLE_ENDIAN));
+    result += set.cardinality();
+    for (int first = set.nextSetBit(0); first >= 0; ) {
+      int end = set.nextClearBit(first);
+      result += first * 31L + end - first;
+      first = set.nextSetBit(end);
+    }
+    plane.segment().fill((byte) 0);
+    return result;
+  }
+
+  /** What memory allows: reading it once. */
+  public long limitRead() {
+    return Rivals.limitRead(plane.segment(), bytes) & 0;
   }
 
   /** Find-next-bit with test-and-clear per page, in C. */

@@ -155,6 +155,17 @@ public final class MergePath implements AutoCloseable {
     return Rivals.sameCardinality(src, bytes);
   }
 
+  /** What memory allows: reading the source. */
+  public long limitRead() {
+    return Rivals.limitRead(src, bytes) & 0;
+  }
+
+  /** What memory allows: filling the destination. */
+  public long limitFill() {
+    Rivals.limitFill(dst, bytes);
+    return 0;
+  }
+
   @Override
   public void close() {
     answerMapping.close();

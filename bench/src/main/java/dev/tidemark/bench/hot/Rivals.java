@@ -65,6 +65,15 @@ public final class Rivals {
     static final MethodHandle IOCTL_CALLS =
         function(JAVA_INT, "ioctl_calls", JAVA_INT, JAVA_LONG, JAVA_LONG);
 
+    static final MethodHandle ATOMIC_ORS =
+        function(null, "atomic_ors", ADDRESS, ADDRESS, JAVA_LONG, JAVA_LONG, JAVA_LONG);
+    static final MethodHandle SCATTER =
+        function(JAVA_LONG, "scatter", ADDRESS, ADDRESS, ADDRESS, JAVA_LONG, JAVA_LONG);
+    static final MethodHandle SCATTER_BITS =
+        function(JAVA_LONG, "scatter_bits", ADDRESS, ADDRESS, ADDRESS, JAVA_LONG, JAVA_LONG);
+    static final MethodHandle PAGEMAP_ROUND =
+        function(JAVA_LONG, "pagemap_round", ADDRESS, JAVA_LONG, ADDRESS, JAVA_LONG);
+
     @SuppressWarnings("restricted")
     private static MethodHandle function(
         MemoryLayout result, String name, MemoryLayout... arguments) {
@@ -287,6 +296,45 @@ public final class Rivals {
       MemorySegment qemu, MemorySegment answer, MemorySegment runs, long count, long words) {
     try {
       return (long) Library.QEMU_SYNC.invokeExact(qemu, answer, runs, count, words);
+    } catch (Throwable e) {
+      throw failed(e);
+    }
+  }
+
+  /** Sets bits of a list, from one on, each so many further. */
+  public static void atomicOrs(
+      MemorySegment map, MemorySegment pages, long from, long count, long step) {
+    try {
+      Library.ATOMIC_ORS.invokeExact(map, pages, from, count, step);
+    } catch (Throwable e) {
+      throw failed(e);
+    }
+  }
+
+  /** Merges pieces to where they belong, by the word. */
+  public static long scatter(
+      MemorySegment dst, MemorySegment src, MemorySegment places, long pieces, long bits) {
+    try {
+      return (long) Library.SCATTER.invokeExact(dst, src, places, pieces, bits);
+    } catch (Throwable e) {
+      throw failed(e);
+    }
+  }
+
+  /** Merges pieces to where they belong, bit by bit. */
+  public static long scatterBits(
+      MemorySegment dst, MemorySegment src, MemorySegment places, long pieces, long bits) {
+    try {
+      return (long) Library.SCATTER_BITS.invokeExact(dst, src, places, pieces, bits);
+    } catch (Throwable e) {
+      throw failed(e);
+    }
+  }
+
+  /** Takes the pages that were written; all ones if it fails. */
+  public static long pagemapRound(MemorySegment memory, long bytes, MemorySegment map, long words) {
+    try {
+      return (long) Library.PAGEMAP_ROUND.invokeExact(memory, bytes, map, words);
     } catch (Throwable e) {
       throw failed(e);
     }

@@ -9,6 +9,8 @@ import dev.tidemark.ffm.Mapping;
 import dev.tidemark.ffm.Pages;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
+import java.nio.ByteOrder;
+import java.util.BitSet;
 
 /**
  * A whole round but for the sending: a source that the kernel answers by overwriting, one into
@@ -21,6 +23,7 @@ public final class SyncPath implements AutoCloseable {
   private final Mapping runs;
   private final long runCount;
   private final RamBlockLog log;
+  private final BitSet dirty = new BitSet();
   private final MemorySegment qemu;
 
   /**
@@ -79,6 +82,31 @@ public final class SyncPath implements AutoCloseable {
     }
     epoch.commit();
     return sum;
+  }
+
+  /** As one would write it with Java's own {@link BitSet}. */
+  public long bitSet() {
+    Rivals.kernelOverwrite(scratch.segment(), answer.segment(), bytes);
+    dirty.or(BitSet.valueOf(scratch.segment().asByteBuffer().order(ByteOrder.LITTLE_ENDIAN)));
+    scratch.segment().fill((byte) 0);
+    Rivals.kernelOr(scratch.segment(), runs.segment(), runCount);
+    dirty.or(BitSet.valueOf(scratch.segment().asByteBuffer().order(ByteOrder.LITTLE_ENDIAN)));
+    long sum = 0;
+    for (int first = dirty.nextSetBit(0); first >= 0; ) {
+      int end = dirty.nextClearBit(first);
+      long length = end - first;
+      sum += length * first + length * (length - 1) / 2;
+      first = dirty.nextSetBit(end);
+    }
+    dirty.clear();
+    return sum;
+  }
+
+  /** What memory allows: the kernel's copy, then reading both bitmaps once. */
+  public long limit() {
+    Rivals.kernelOverwrite(scratch.segment(), answer.segment(), bytes);
+    return (Rivals.limitRead(scratch.segment(), bytes) + Rivals.limitRead(answer.segment(), bytes))
+        & 0;
   }
 
   /** QEMU's way. */

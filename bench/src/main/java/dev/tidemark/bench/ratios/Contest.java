@@ -13,6 +13,7 @@ import java.util.function.LongSupplier;
  * @param tidemark one side
  * @param other the other; null where the rival is a fixed time
  * @param fixedNanos that time, for one job
+ * @param steady whether Tidemark's side must allocate nothing on the Java heap
  */
 public record Contest(
     String path,
@@ -22,7 +23,8 @@ public record Contest(
     double target,
     Side tidemark,
     Side other,
-    double fixedNanos) {
+    double fixedNanos,
+    boolean steady) {
 
   /**
    * One side's job.
@@ -37,12 +39,17 @@ public record Contest(
   /** A rival that is measured too. */
   public static Contest of(
       String path, String size, String input, String rival, double target, Side side, Side other) {
-    return new Contest(path, size, input, rival, target, side, other, 0);
+    return new Contest(path, size, input, rival, target, side, other, 0, true);
   }
 
   /** A time that is not to be exceeded. */
   public static Contest limit(
       String path, String size, String input, String name, double nanos, Side side) {
-    return new Contest(path, size, input, name, 1, side, null, nanos);
+    return new Contest(path, size, input, name, 1, side, null, nanos, true);
+  }
+
+  /** The same where a job makes objects: a connection, a process. */
+  public Contest unsteady() {
+    return new Contest(path, size, input, rival, target, tidemark, other, fixedNanos, false);
   }
 }

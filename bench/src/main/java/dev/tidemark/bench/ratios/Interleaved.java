@@ -12,6 +12,8 @@ import java.util.Arrays;
 public final class Interleaved {
   private static final ThreadMXBean THREADS = (ThreadMXBean) ManagementFactory.getThreadMXBean();
 
+  private static final long STEADY_NANOS = 2_000_000_000L;
+
   private final int samples;
   private final long sampleNanos;
   private final long warmUpNanos;
@@ -50,8 +52,8 @@ public final class Interleaved {
                     expected));
       }
     }
-    int calls = warmUp(mine);
-    int otherCalls = other == null ? 0 : warmUp(other);
+    int calls = warmUp(mine, contest.steady());
+    int otherCalls = other == null ? 0 : warmUp(other, false);
     double[] mineNanos = new double[samples];
     double[] otherNanos = new double[samples];
     double[] ratios = new double[samples];
@@ -73,6 +75,12 @@ public final class Interleaved {
       }
       ratios[i] = otherNanos[i] / mineNanos[i];
     }
+    return outcome(contest, mineNanos, otherNanos, ratios, allocated);
+  }
+
+  private static Outcome outcome(
+      Contest contest, double[] mineNanos, double[] otherNanos, double[] ratios, double allocated) {
+    int samples = ratios.length;
     Arrays.sort(mineNanos);
     Arrays.sort(otherNanos);
     Arrays.sort(ratios);
@@ -87,7 +95,29 @@ public final class Interleaved {
         ratios[samples / 4],
         ratios[samples - 1 - samples / 4],
         contest.target(),
-        allocated);
+        allocated,
+        contest.steady());
+  }
+
+  /**
+   * Measures jobs of a second or so: 7 of each side in turn, no other way of warming up than the
+   * one that is compared.
+   *
+   * @param reported whether a job returns its time in nanoseconds, as it has another process do it
+   */
+  public Outcome once(Contest contest, boolean reported) {
+    if (!reported) {
+      return new Interleaved(7, 0, 0).measure(contest);
+    }
+    double[] mine = new double[7];
+    double[] others = new double[7];
+    double[] ratios = new double[7];
+    for (int i = 0; i < 7; i++) {
+      mine[i] = once(contest.tidemark());
+      others[i] = once(contest.other());
+      ratios[i] = others[i] / mine[i];
+    }
+    return outcome(contest, mine, others, ratios, 0);
   }
 
   private static long once(Side side) {
@@ -97,17 +127,25 @@ public final class Interleaved {
     return side.job().getAsLong();
   }
 
-  /** Runs a side until it is warm, and finds how many calls fill a sample. */
-  private int warmUp(Side side) {
+  /**
+   * Runs a side until it is warm, and finds how many calls fill a sample. What must not allocate is
+   * run until it does not, for two seconds at most.
+   */
+  private int warmUp(Side side, boolean steady) {
     long begin = System.nanoTime();
     int calls = 1;
     double nanos;
+    long allocated;
     do {
+      long before = THREADS.getCurrentThreadAllocatedBytes();
       nanos = sample(side, calls) * side.jobs() * calls;
+      allocated = steady ? THREADS.getCurrentThreadAllocatedBytes() - before : 0;
       if (nanos < sampleNanos && calls < 1 << 24) {
         calls *= 2;
       }
-    } while (System.nanoTime() - begin < warmUpNanos || nanos < sampleNanos && calls < 1 << 24);
+    } while (System.nanoTime() - begin < warmUpNanos
+        || nanos < sampleNanos && calls < 1 << 24
+        || allocated > 0 && System.nanoTime() - begin < STEADY_NANOS);
     return calls;
   }
 

@@ -14,6 +14,7 @@ package dev.tidemark.bench.ratios;
  * @param high a quarter of the ratios are higher
  * @param target the least ratio; 0 for none
  * @param allocated bytes that Tidemark's side allocated on the Java heap for a job
+ * @param steady whether it must be none
  */
 public record Outcome(
     String path,
@@ -26,10 +27,11 @@ public record Outcome(
     double low,
     double high,
     double target,
-    double allocated) {
+    double allocated,
+    boolean steady) {
 
-  /** Whether the target is reached, if there is one. */
+  /** Whether the target is reached, if there is one, and nothing was allocated that must not be. */
   public boolean holds() {
-    return target == 0 || ratio >= target;
+    return (target == 0 || ratio >= target) && !(steady && allocated > 0);
   }
 }

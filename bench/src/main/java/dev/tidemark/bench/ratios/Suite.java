@@ -2,12 +2,23 @@ package dev.tidemark.bench.ratios;
 
 import dev.tidemark.bench.hot.BitmapInput;
 import dev.tidemark.bench.hot.DmaMapPath;
+import dev.tidemark.bench.hot.FirstSync;
 import dev.tidemark.bench.hot.HarvestPath;
 import dev.tidemark.bench.hot.IoctlPath;
+import dev.tidemark.bench.hot.KvmLogPath;
+import dev.tidemark.bench.hot.MarksPath;
 import dev.tidemark.bench.hot.MergePath;
+import dev.tidemark.bench.hot.PagemapPath;
+import dev.tidemark.bench.hot.QemuPair;
+import dev.tidemark.bench.hot.ScatterPath;
 import dev.tidemark.bench.hot.SyncPath;
+import dev.tidemark.bench.hot.TransferPath;
 import dev.tidemark.bench.hot.ZeroPath;
 import dev.tidemark.bench.ratios.Contest.Side;
+import dev.tidemark.ffm.kvm.Kvm;
+import dev.tidemark.ffm.userfaultfd.Pagemap;
+import dev.tidemark.ffm.userfaultfd.Userfaultfd;
+import dev.tidemark.ffm.userfaultfd.UserfaultfdUapi;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.function.Consumer;
@@ -49,8 +60,16 @@ public final class Suite {
     sync();
     cardinality();
     zeroPages();
+    scatter();
     ioctl();
     dmaMap();
+    marks();
+    pagemap();
+    kvmLog();
+    firstSync();
+    if (!quick) {
+      transfer();
+    }
   }
 
   private static Side side(LongSupplier job) {
@@ -99,10 +118,20 @@ public final class Suite {
               "merge",
               size,
               input,
-              "memcpy",
+              "copying (limit)",
               0,
               side(() -> path.orCount() & 0),
               side(path::limitCopy));
+          if (input.density() == 0) {
+            put(
+                "merge",
+                size,
+                input,
+                "reading (limit)",
+                0,
+                side(() -> path.orCount() & 0),
+                side(path::limitRead));
+          }
           Side clear = side(path::refill, path::orCountClear);
           put(
               "merge and clear",
@@ -201,6 +230,22 @@ public final class Suite {
               bitByBitTarget(input),
               harvest,
               side(path::refill, () -> path.bitByBit() & 0));
+          put(
+              "harvest and commit",
+              size(bytes),
+              input,
+              "BitSet",
+              0,
+              harvest,
+              side(path::refill, () -> path.bitSet() & 0));
+          put(
+              "harvest and commit",
+              size(bytes),
+              input,
+              "reading (limit)",
+              0,
+              harvest,
+              side(path::refill, path::limitRead));
         }
       }
     }
@@ -236,6 +281,22 @@ public final class Suite {
               judged ? syncTarget(input) : 0,
               side(path::tidemark),
               side(path::qemu));
+          put(
+              "sync, harvest, commit",
+              size(ram),
+              input,
+              "BitSet",
+              0,
+              side(path::tidemark),
+              side(path::bitSet));
+          put(
+              "sync, harvest, commit",
+              size(ram),
+              input,
+              "copy, 2 x read (limit)",
+              0,
+              side(() -> path.tidemark() & 0),
+              side(path::limit));
         }
       }
     }
@@ -264,6 +325,14 @@ public final class Suite {
             0,
             side(path::cardinality),
             side(path::sameCardinality));
+        put(
+            "cardinality",
+            size(bytes),
+            input,
+            "reading (limit)",
+            0,
+            side(() -> path.cardinality() & 0),
+            side(path::limitRead));
       }
     }
   }
@@ -272,7 +341,14 @@ public final class Suite {
     for (long bytes : quick ? new long[] {64 * MIB} : new long[] {512 * KIB, 64 * MIB}) {
       try (ZeroPath path = new ZeroPath(bytes, false)) {
         Side side = side(path::tidemark);
-        put("zero pages", size(bytes), "all zero", "reading", AS_FAST, side, side(path::limitRead));
+        put(
+            "zero pages",
+            size(bytes),
+            "all zero",
+            "reading (limit)",
+            AS_FAST,
+            side,
+            side(path::limitRead));
         put("zero pages", size(bytes), "all zero", "C", 0, side, side(path::rival));
       }
       try (ZeroPath path = new ZeroPath(bytes, true)) {
@@ -335,9 +411,136 @@ public final class Suite {
                 100 / bytes,
                 100 / bytes,
                 1,
-                0));
+                0,
+                true));
       }
     }
+  }
+
+  private void scatter() {
+    for (long piece : new long[] {512, 8192}) {
+      for (double density : quick ? new double[] {0.01} : new double[] {0.0001, 0.01, 0.5}) {
+        BitmapInput input = new BitmapInput(density, false);
+        String size = "512 KiB by " + piece;
+        try (ScatterPath path = new ScatterPath(512 * KIB, piece, input)) {
+          Side scatter = side(path::refill, path::tidemark);
+          put("scattering merge", size, input, "C", 0, scatter, side(path::refill, path::rival));
+          put(
+              "scattering merge",
+              size,
+              input,
+              "C, bit by bit",
+              0,
+              scatter,
+              side(path::refill, path::bitByBit));
+        }
+      }
+    }
+  }
+
+  private void marks() {
+    for (int threads = 1; threads <= 2; threads++) {
+      String size = threads == 1 ? "1 thread" : threads + " threads";
+      try (MarksPath path = new MarksPath(threads)) {
+        Side mark = new Side(null, path::tidemark, MarksPath.MARKS);
+        Side array = new Side(null, path::atomicLongArray, MarksPath.MARKS);
+        Side inC = new Side(null, path::rival, MarksPath.MARKS);
+        put("mark a page", size, "by chance", "AtomicLongArray", 0, mark, array);
+        put("mark a page", size, "by chance", "C, atomic OR", 0, mark, inC);
+      }
+    }
+  }
+
+  private void pagemap() {
+    if (Userfaultfd.probe()
+        .missing(UserfaultfdUapi.UFFD_FEATURE_WP_ASYNC)
+        .or(Pagemap::missing)
+        .isPresent()) {
+      return;
+    }
+    for (int every : quick ? new int[] {1000} : new int[] {10, 1000}) {
+      try (PagemapPath path = new PagemapPath(every)) {
+        put(
+            "PAGEMAP_SCAN to plane",
+            size(PagemapPath.BYTES),
+            "1 page in " + every,
+            "C, bit by bit",
+            0,
+            side(path::write, path::tidemark),
+            side(path::write, path::rival));
+      }
+    }
+  }
+
+  private void kvmLog() {
+    if (Kvm.missing().isPresent()) {
+      return;
+    }
+    for (long bytes : quick ? new long[] {16 * GIB} : new long[] {GIB, 16 * GIB}) {
+      try (KvmLogPath path = new KvmLogPath(bytes)) {
+        put(
+            "KVM log to plane",
+            size(bytes),
+            "idle guest",
+            "BitSet",
+            0,
+            side(path::tidemark),
+            side(path::bitSet));
+      }
+    }
+  }
+
+  private void firstSync() {
+    put(
+        measure.once(
+            Contest.of(
+                    "first sync of a process",
+                    "16 GiB",
+                    "1 % scattered",
+                    "not warmed up",
+                    0,
+                    new Side(null, () -> FirstSync.inAnotherProcess("warm"), 1),
+                    new Side(null, () -> FirstSync.inAnotherProcess("cold"), 1))
+                .unsteady(),
+            true));
+  }
+
+  private void transfer() {
+    try (TransferPath path = new TransferPath()) {
+      Side stream = side(path::tidemark);
+      put(
+          measure.once(
+              Contest.of(
+                      "stream, two processes",
+                      "1.5 of 2 GiB",
+                      "random",
+                      "plain copying (limit)",
+                      0.6,
+                      stream,
+                      side(path::plainCopy))
+                  .unsteady(),
+              false));
+      if (QemuPair.missing().isEmpty()) {
+        try (QemuPair pair = new QemuPair()) {
+          put(
+              measure.once(
+                  Contest.of(
+                          "stream, two processes",
+                          "1.5 of 2 GiB",
+                          "random",
+                          "QEMU to QEMU",
+                          4,
+                          side(() -> path.tidemark() & 0),
+                          side(pair::prepare, pair::migrate))
+                      .unsteady(),
+                  false));
+        }
+      }
+    }
+  }
+
+  private void put(Outcome outcome) {
+    results.accept(outcome);
   }
 
   private void put(

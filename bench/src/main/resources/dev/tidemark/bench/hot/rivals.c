@@ -2,6 +2,7 @@
 // Bitmaps are 64-bit words, whole 64-byte lines, 64-byte aligned; functions named *_bits take bits.
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <immintrin.h>
 #include <netinet/in.h>
 #include <stdint.h>
@@ -514,6 +515,93 @@ uint64_t qemu_sync(struct qemu *q, const char *answer, const uint64_t *runs, lon
     sum += page;
   }
   return dirty || cleared < 0 ? ~0ULL : sum;
+}
+
+// Marks: what the VMM wrote, every step-th page of a list from one on.
+void atomic_ors(uint64_t *map, const int *pages, long from, long count, long step) {
+  for (long i = from; i < count; i += step) {
+    __atomic_fetch_or(&map[pages[i] >> 6], 1ULL << (pages[i] & 63), __ATOMIC_SEQ_CST);
+  }
+}
+
+// Pieces of a bitmap, each of whole words, merged to any bits of another and cleared: by the word,
+// as a program does that thinks of it, and bit by bit.
+
+uint64_t scatter(uint64_t *dst, uint64_t *src, const uint64_t *places, long pieces, long bits) {
+  uint64_t fresh = 0;
+  for (long i = 0; i < pieces; i++) {
+    uint64_t *to = dst + (places[i] >> 6), *from = src + (i * bits >> 6);
+    int shift = places[i] & 63;
+    for (long w = 0; w < bits >> 6; w++) {
+      uint64_t in = from[w], low = in << shift, high = shift ? in >> (64 - shift) : 0;
+      if (in) {
+        fresh += __builtin_popcountll(low & ~to[w]) + __builtin_popcountll(high & ~to[w + 1]);
+        to[w] |= low;
+        to[w + 1] |= high;
+        from[w] = 0;
+      }
+    }
+  }
+  return fresh;
+}
+
+uint64_t scatter_bits(uint64_t *dst, uint64_t *src, const uint64_t *places, long pieces, long bits) {
+  uint64_t fresh = 0;
+  for (long i = 0; i < pieces; i++) {
+    long end = (i + 1) * bits;
+    for (long page = i * bits; (page = find_next_bit(src, end, page)) < end; page++) {
+      long to = places[i] + page - i * bits;
+      test_and_clear_bit(src, page);
+      fresh += !(dst[to >> 6] >> (to & 63) & 1);
+      dst[to >> 6] |= 1ULL << (to & 63);
+    }
+  }
+  return fresh;
+}
+
+// PAGEMAP_SCAN (linux/fs.h since 6.7, which the C library's headers may not know): takes what was
+// written, sets a bit for each page, then finds, tests and clears them.
+
+struct region {
+  uint64_t start, end, categories;
+};
+
+struct scan {
+  uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
+  uint64_t inverted, mask, anyof, returned;
+};
+
+uint64_t pagemap_round(char *memory, long bytes, uint64_t *map, long words) {
+  static struct region regions[4096];
+  static int fd = -1;
+  if (fd < 0) {
+    fd = open("/proc/self/pagemap", O_RDWR | O_CLOEXEC);
+  }
+  const uint64_t written = 2;
+  struct scan scan = {.size = sizeof scan, .flags = 1 | 2, .vec = (uint64_t)regions};
+  scan.start = (uint64_t)memory;
+  scan.end = (uint64_t)memory + bytes;
+  scan.vec_len = 4096;
+  scan.mask = scan.returned = written;
+  while (scan.start < scan.end) {
+    long found = ioctl(fd, _IOWR('f', 16, struct scan), &scan);
+    if (found < 0) {
+      return ~0ULL;
+    }
+    for (long i = 0; i < found; i++) {
+      for (uint64_t at = regions[i].start; at < regions[i].end; at += 4096) {
+        uint64_t page = (at - (uint64_t)memory) >> 12;
+        map[page >> 6] |= 1ULL << (page & 63);
+      }
+    }
+    scan.start = scan.walk_end;
+  }
+  uint64_t pages = 0;
+  long size = words << 6;
+  for (long page = 0; (page = find_next_bit(map, size, page)) < size;) {
+    pages += test_and_clear_bit(map, page);
+  }
+  return pages;
 }
 
 // A system call that does nothing.

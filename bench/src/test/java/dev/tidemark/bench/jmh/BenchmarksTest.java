@@ -33,6 +33,8 @@ class BenchmarksTest {
             HarvestBenchmark.class, 4, new String[][] {{"bytes", "524288"}, {"density", "0.01"}}),
         Arguments.of(
             SyncBenchmark.class, 2, new String[][] {{"ram", "17179869184"}, {"density", "0.01"}}),
+        Arguments.of(
+            ScatterBenchmark.class, 3, new String[][] {{"piece", "512"}, {"density", "0.01"}}),
         Arguments.of(ZeroPagesBenchmark.class, 3, new String[][] {{"bytes", "524288"}}),
         Arguments.of(IoctlBenchmark.class, 3, new String[][] {}),
         Arguments.of(DmaMapBenchmark.class, 4, new String[][] {{"mappings", "1000"}}),

@@ -233,17 +233,12 @@ final class VectorBitmapOps extends CheckedBitmapOps {
     while (i < bytes) {
       LongVector all = LongVector.zero(SPECIES);
       long stop = Math.min(i + STRETCH, bytes);
-      for (; i < stop; i += PAIR) {
+      for (; i < stop; i += BYTES) {
         LongVector in = join(load(src, s + i), load(src, s + i + 8), shift);
         LongVector old = load(dst, d + i);
         store(old.or(in), dst, d + i);
-        long more = i + BYTES;
-        LongVector in2 = join(load(src, s + more), load(src, s + more + 8), shift);
-        LongVector old2 = load(dst, d + more);
-        store(old2.or(in2), dst, d + more);
-        LongVector fresh = in.and(old.not()).lanewise(BIT_COUNT);
-        count = count.add(fresh.add(in2.and(old2.not()).lanewise(BIT_COUNT)));
-        all = all.or(in.or(in2));
+        count = count.add(in.and(old.not()).lanewise(BIT_COUNT));
+        all = all.or(in);
       }
       if (!anySet(all)) {
         // The pair before it may need low bits of its first word.
@@ -665,60 +660,71 @@ final class VectorBitmapOps extends CheckedBitmapOps {
   }
 
   /**
-   * Where a vector is a line and vectors can be compressed. First the words of many lines in which
-   * a run starts or stops, without a branch on the data; then the places in each of them.
+   * Where a vector is a line. First the words of many lines in which a run starts or stops, without
+   * a branch on the data; then the places in each of them.
    */
   private static int listRunsOfLines(
       MemorySegment map, long offset, long lines, int place, int[] ends, int before, long[] edges) {
-    guard(map);
     int n = before;
-    long left = lines;
-    if ((n & 1) != 0 && (left & 1) == 0 && left != 0) {
+    edges[RunCursor.LEFT] = lines;
+    if ((n & 1) != 0 && (lines & 1) == 0 && lines != 0) {
       ends[n++] = place;
     }
-    while (left != 0 && n < RunCursor.ENOUGH) {
-      int words = 0;
-      while (left != 0 && words < RunCursor.WORDS) {
-        int line = Long.numberOfTrailingZeros(left);
-        left &= left - 1;
-        long at = offset + ((long) line << 6);
-        LongVector bits = load(map, at);
-        LongVector low = load(map, at - 8).lanewise(LSHR, 63);
-        LongVector edge = bits.lanewise(XOR, bits.lanewise(LSHL, 1).or(low));
-        VectorMask<Long> set = edge.compare(NE, 0);
-        edge.compress(set).intoArray(edges, RunCursor.EDGES + words);
-        WORD_PLACES
-            .add(place + (line << 9))
-            .compress(set)
-            .intoArray(edges, RunCursor.PLACES + words);
-        words += set.trueCount();
-        // A run that is open at the end of the line stops there, unless the next one is named. Of
-        // the last of them the next call or the cursor knows.
-        long open = map.get(WORD, at + 56) >>> 63 & ~left >>> line + 1 & (left | -left) >>> 63;
-        edges[RunCursor.EDGES + words] = 1;
-        edges[RunCursor.PLACES + words] = place + (line + 1 << 9);
-        words += (int) open;
-      }
-      for (int i = 0; i < words; i++) {
-        long bits = edges[RunCursor.EDGES + i];
-        int first = (int) edges[RunCursor.PLACES + i];
-        int count = Long.bitCount(bits);
-        if (count > COMPRESSED) {
-          int to = n;
-          for (int k = 0; k < 64; k += PLACES) {
-            IntVector.broadcast(PLACE, first + k)
-                .add(PLACES_UP)
-                .compress(VectorMask.fromLong(PLACE, bits >>> k))
-                .intoArray(ends, to);
-            to += Long.bitCount(bits >>> k & (1L << PLACES) - 1);
-          }
-        } else {
-          ScalarBitmapOps.listBits(bits, count, first, ends, n);
-        }
-        n += count;
-      }
+    while (edges[RunCursor.LEFT] != 0 && n < RunCursor.ENOUGH) {
+      int words = collectWords(map, offset, place, edges);
+      n = listWords(edges, words, ends, n);
+    }
+    return n;
+  }
+
+  /** Collects words with edges, and where they are, from the lines that are left. */
+  private static int collectWords(MemorySegment map, long offset, int place, long[] edges) {
+    guard(map);
+    long left = edges[RunCursor.LEFT];
+    int words = 0;
+    while (left != 0 && words < RunCursor.WORDS) {
+      int line = Long.numberOfTrailingZeros(left);
+      left &= left - 1;
+      long at = offset + ((long) line << 6);
+      LongVector bits = load(map, at);
+      LongVector low = load(map, at - 8).lanewise(LSHR, 63);
+      LongVector edge = bits.lanewise(XOR, bits.lanewise(LSHL, 1).or(low));
+      VectorMask<Long> set = edge.compare(NE, 0);
+      edge.compress(set).intoArray(edges, RunCursor.EDGES + words);
+      WORD_PLACES.add(place + (line << 9)).compress(set).intoArray(edges, RunCursor.PLACES + words);
+      words += Long.bitCount(set.toLong());
+      // A run that is open at the end of the line stops there, unless the next one is named. Of
+      // the last of them the next call or the cursor knows.
+      long open = map.get(WORD, at + 56) >>> 63 & ~left >>> line + 1 & (left | -left) >>> 63;
+      edges[RunCursor.EDGES + words] = 1;
+      edges[RunCursor.PLACES + words] = place + (line + 1 << 9);
+      words += (int) open;
     }
     edges[RunCursor.LEFT] = left;
+    return words;
+  }
+
+  /** Lists the places of the edges in words that were collected. */
+  private static int listWords(long[] edges, int words, int[] ends, int before) {
+    int n = before;
+    for (int i = 0; i < words; i++) {
+      long bits = edges[RunCursor.EDGES + i];
+      int first = (int) edges[RunCursor.PLACES + i];
+      int count = Long.bitCount(bits);
+      if (count > COMPRESSED) {
+        int to = n;
+        for (int k = 0; k < 64; k += PLACES) {
+          IntVector.broadcast(PLACE, first + k)
+              .add(PLACES_UP)
+              .compress(VectorMask.fromLong(PLACE, bits >>> k))
+              .intoArray(ends, to);
+          to += Long.bitCount(bits >>> k & (1L << PLACES) - 1);
+        }
+      } else {
+        ScalarBitmapOps.listBits(bits, count, first, ends, n);
+      }
+      n += count;
+    }
     return n;
   }
 

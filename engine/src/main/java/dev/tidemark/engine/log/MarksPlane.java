@@ -32,7 +32,9 @@ final class MarksPlane implements AutoCloseable {
     top = arena.allocate(summaryWords * 8, 64);
   }
 
-  /** Marks pages; any thread. Cost: one atomic OR per 64 pages and one per 4096. */
+  /**
+   * Marks pages; any thread. Cost: one atomic OR per 64 pages, and one per 4096 not marked lately.
+   */
   void mark(long first, long count) {
     long last = first + count - 1;
     long firstWord = first >>> 6;
@@ -49,7 +51,11 @@ final class MarksPlane implements AutoCloseable {
     }
     long lastBit = lastWord / WORDS_PER_SUMMARY_BIT;
     for (long bit = firstWord / WORDS_PER_SUMMARY_BIT; bit <= lastBit; bit++) {
-      long _ = (long) WORD.getAndBitwiseOr(top, bit >>> 6 << 3, 1L << (bit & 63));
+      // A summary bit that is set after the word was is one that no taker has come to yet: it reads
+      // the word later. The word's own OR is never left out: it is what orders the page's write.
+      if (((long) WORD.getVolatile(top, bit >>> 6 << 3) & 1L << (bit & 63)) == 0) {
+        long _ = (long) WORD.getAndBitwiseOr(top, bit >>> 6 << 3, 1L << (bit & 63));
+      }
     }
   }
 
