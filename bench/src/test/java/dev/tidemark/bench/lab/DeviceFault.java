@@ -121,6 +121,20 @@ public enum DeviceFault {
           """),
       Place.NO_RESTART),
 
+  /** In the last of the device's state, where the device itself has nothing to check. */
+  A_STATE_THAT_DIFFERS(
+      "dmalog",
+      true,
+      new Patch(
+          "engine/src/main/java/dev/tidemark/engine/device/IncomingVfioDevice.java",
+          "      stream.write(piece);\n",
+          """
+                if (left == 56) {
+                  piece.set(java.lang.foreign.ValueLayout.JAVA_LONG, 40, ~0L);
+                }
+                stream.write(piece);
+          """)),
+
   A_RESTART_WITHOUT_MARKING(
       "dmalog",
       true,
