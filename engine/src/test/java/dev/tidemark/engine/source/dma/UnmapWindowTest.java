@@ -3,6 +3,7 @@ package dev.tidemark.engine.source.dma;
 import static dev.tidemark.engine.source.dma.LabDma.PAGE;
 import static java.lang.foreign.ValueLayout.JAVA_LONG;
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import dev.tidemark.engine.log.RamBlock;
@@ -35,18 +36,22 @@ import org.junit.jupiter.api.TestReporter;
  * in the lab. Once the unmap has returned the memory is as it stays: a page that differs from what
  * it was before it was mapped was written, and must be dirty.
  *
- * <p>The unmap is held up until the device has written once more, so that each is a race: between
- * query and unmap, where there is a query before it.
+ * <p>A provoked race: the device writes one page more right before the kernel unmaps, after the
+ * query where there is one before it, and tries the next right after. Else it writes from a thread
+ * of its own all the time.
  */
 @Tag("lab-mock")
 class UnmapWindowTest {
   private static final int RACES = Integer.getInteger("tidemark.window.races", 10_000);
 
-  /** As many without holding the unmap up: what happens by itself. */
+  /** As many that are not provoked: what happens by itself. */
   private static final int FREE_RACES = RACES / 10;
 
   /** What is unmapped at a time. */
   private static final int PAGES = 24;
+
+  /** How many of them are written before a provoked race. */
+  private static final int WRITTEN = 2;
 
   /** How many races between two syncs, each with memory of its own. */
   private static final int BATCH = 50;
@@ -163,9 +168,11 @@ class UnmapWindowTest {
   private final class Races {
     private final String name;
     private DmaSource source;
-    private Writer writer;
-    private boolean held;
-    private long heldNanos;
+    private final boolean provoked;
+    private final MemorySegment value = Arena.ofAuto().allocate(8);
+    private Dma dma;
+    private long values;
+    private long deviceNanos;
     private long nanos;
     private long totalNanos;
     private long races;
@@ -173,13 +180,18 @@ class UnmapWindowTest {
     private long racesWithMisses;
     private long extra;
 
-    Races(String name, boolean held) {
+    Races(String name, boolean provoked) {
       this.name = name;
-      this.held = held;
+      this.provoked = provoked;
     }
 
-    /** An address space that lets the device write once more before it unmaps. */
-    DmaSpace holding(DmaSpace space) {
+    private boolean write(int page) {
+      value.set(JAVA_LONG, 0, ++values);
+      return dma.write(IOVA + page * PAGE, value);
+    }
+
+    /** An address space that lets the device write on when it unmaps. */
+    DmaSpace racing(DmaSpace space) {
       return new DmaSpace() {
         @Override
         public void map(long iova, long address, long bytes, boolean writable) {
@@ -188,28 +200,48 @@ class UnmapWindowTest {
 
         @Override
         public long unmap(long iova, long bytes) {
-          if (held) {
-            long start = System.nanoTime();
-            writer.awaitOneMore();
-            heldNanos += System.nanoTime() - start;
+          if (!provoked) {
+            return space.unmap(iova, bytes);
           }
-          return space.unmap(iova, bytes);
+          long start = System.nanoTime();
+          assertTrue(write(WRITTEN));
+          deviceNanos += System.nanoTime() - start;
+          long gone = space.unmap(iova, bytes);
+          start = System.nanoTime();
+          assertFalse(write(WRITTEN + 1), "it is not mapped any more");
+          deviceNanos += System.nanoTime() - start;
+          return gone;
         }
       };
     }
 
     void run(DmaSource source, Dma dma, int count) {
       this.source = source;
-      try (Writer device = new Writer(dma)) {
-        writer = device;
-        run(count);
+      this.dma = dma;
+      if (provoked) {
+        run(
+            count,
+            () -> {
+              for (int page = 0; page < WRITTEN; page++) {
+                assertTrue(write(page));
+              }
+            });
+      } else {
+        try (Writer device = new Writer(dma)) {
+          run(
+              count,
+              () -> {
+                device.mapped();
+                device.awaitOneMore();
+              });
+        }
       }
       assertEquals(0, tracker.failures(), () -> "" + tracker.lastFailure());
       assertEquals(0, source.unmapReport().failedQueries());
       assertEquals(0, source.unmapReport().failedUnmaps());
     }
 
-    private void run(int count) {
+    private void run(int count, Runnable beginWriting) {
       long begin = System.nanoTime();
       tracker.start();
       tracker.harvest();
@@ -221,8 +253,7 @@ class UnmapWindowTest {
         }
         for (int i = 0; i < BATCH; i++) {
           source.map(IOVA, PAGES * PAGE, log, i * PAGES, true);
-          writer.mapped();
-          writer.awaitOneMore();
+          beginWriting.run();
           long start = System.nanoTime();
           source.unmap(IOVA, PAGES * PAGE);
           nanos += System.nanoTime() - start;
@@ -268,7 +299,7 @@ class UnmapWindowTest {
                   extra,
                   report.openPages(),
                   window,
-                  (nanos - heldNanos) / 1e3 / races,
+                  (nanos - deviceNanos) / 1e3 / races,
                   totalNanos / 1e9);
       System.out.println("UnmapWindowTest: " + row);
       reporter.publishEntry("unmap window", row);
@@ -284,8 +315,8 @@ class UnmapWindowTest {
     }
   }
 
-  private Races pageTable(String name, UnmapPolicy policy, boolean held, int count) {
-    Races races = new Races(name, held);
+  private Races pageTable(String name, UnmapPolicy policy, boolean provoked, int count) {
+    Races races = new Races(name, provoked);
     Ioas ioas = iommufd.allocIoas();
     MockIommu mock = new MockIommu(iommufd);
     MockIommu.Device device = mock.addDevice(ioas, 0);
@@ -294,7 +325,7 @@ class UnmapWindowTest {
             iommufd.allocHwpt(
                 device.deviceId(), ioas, IommufdUapi.IOMMU_HWPT_ALLOC_DIRTY_TRACKING));
     MockIommu.Access access = keep(mock.access(ioas));
-    HwptSource source = new HwptSource(races.holding(DmaSpace.of(ioas)), new DmaMap(), policy);
+    HwptSource source = new HwptSource(races.racing(DmaSpace.of(ioas)), new DmaMap(), policy);
     source.add(hwpt);
     tracker.add(source);
     // As the hardware does: the table's bit is set by the time that the data is there.
@@ -306,15 +337,15 @@ class UnmapWindowTest {
   void askedBeforeTheUnmapAPageTableMissesWhatIsWrittenInBetween(TestReporter reporter) {
     Races races = pageTable("page table, asked before", UnmapPolicy.QUERY, true, RACES);
     races.print(reporter);
-    assertTrue(races.missed > 0, "the control: this test sees what is missed");
-    UnmapReport report = races.source.unmapReport();
-    assertTrue(report.openPages() >= races.missed, "no more than the report says was open");
+    assertEquals(races.races, races.missed, "the control: this test sees what is missed");
+    assertEquals(races.races, races.racesWithMisses);
+    assertEquals(races.races * (PAGES - WRITTEN), races.source.unmapReport().openPages());
   }
 
   @Test
   void howOftenThatHappensByItself(TestReporter reporter) {
     Races races =
-        pageTable("page table, asked before, not held up", UnmapPolicy.QUERY, false, FREE_RACES);
+        pageTable("page table, asked before, by itself", UnmapPolicy.QUERY, false, FREE_RACES);
     races.print(reporter);
     assertTrue(races.source.unmapReport().openPages() >= races.missed);
   }
@@ -328,25 +359,45 @@ class UnmapWindowTest {
   }
 
   @Test
-  void aLogThatIsReadAfterTheUnmapMissesNothing(TestReporter reporter) {
-    Races races = new Races("device log, read after", true);
+  void norIsItByItself(TestReporter reporter) {
+    Races races = pageTable("page table, strict, by itself", UnmapPolicy.STRICT, false, FREE_RACES);
+    races.print(reporter);
+    assertEquals(0, races.missed);
+  }
+
+  private Races deviceLog(String name, boolean provoked, int count) {
+    Races races = new Races(name, provoked);
     Ioas ioas = iommufd.allocIoas();
     DmaDevice device = keep(DmaDevice.open(DmaDevice.PLAIN, iommufd));
     device.vfio().attach(ioas);
     DeviceLogSource source =
         new DeviceLogSource(
-            races.holding(DmaSpace.of(ioas)), new DmaMap(), DeviceLogSource.REPORT_WAITS);
+            races.racing(DmaSpace.of(ioas)), new DmaMap(), DeviceLogSource.REPORT_WAITS);
     source.expect(IOVA, PAGES * PAGE, false);
     source.add(device.vfio());
     tracker.add(source);
-    races.run(source, of(device), RACES);
+    races.run(source, of(device), count);
+    return races;
+  }
+
+  @Test
+  void aLogThatIsReadAfterTheUnmapMissesNothing(TestReporter reporter) {
+    Races races = deviceLog("device log, read after", true, RACES);
+    races.print(reporter);
+    assertEquals(0, races.missed);
+  }
+
+  @Test
+  void norDoesItByItself(TestReporter reporter) {
+    Races races = deviceLog("device log, read after, by itself", false, FREE_RACES);
     races.print(reporter);
     assertEquals(0, races.missed);
   }
 
   @Test
   void oneCallThatUnmapsAndTellsMissesNothing(TestReporter reporter) {
-    Races races = new Races("type1, one call", false);
+    // Nothing comes in between.
+    Races races = new Races("type1, one call, by itself", false);
     VfioContainer container = keep(VfioContainer.open());
     VfioGroup group = keep(VfioGroup.open(DmaDevice.names(DmaDevice.PLAIN).group()));
     group.setContainer(container);
