@@ -22,6 +22,7 @@ import picocli.CommandLine.Spec;
       ProbeCommand.class,
       ExplainCommand.class,
       RatiosCommand.class,
+      PlotsCommand.class,
       JmhCommand.class
     })
 public final class Tidemark implements Callable<Integer> {

@@ -141,7 +141,8 @@ public final class QemuPair implements AutoCloseable {
 
     Machine(Path folder, String name, String... arguments) {
       socket = folder.resolve(name + ".sock");
-      List<String> command = new ArrayList<>(List.of(BINARY.toString(), "-accel", "kvm:tcg", "-S"));
+      List<String> command = new ArrayList<>(List.of(BINARY.toString(), "-S"));
+      command.addAll(List.of("-accel", "kvm", "-accel", "tcg"));
       command.addAll(List.of("-m", (TransferPath.BYTES >> 20) + "M", "-nodefaults"));
       command.addAll(List.of("-display", "none", "-qmp", "unix:" + socket + ",server=on,wait=off"));
       command.addAll(List.of(arguments));

@@ -29,11 +29,13 @@ public final class ZeroPath implements AutoCloseable {
     }
   }
 
-  /** Counts them as Tidemark finds them, page by page. */
+  /** Counts them as the stream's writer finds them. */
   public long tidemark() {
     long zeros = 0;
     for (long page = 0; page < pages; page++) {
-      zeros += ops.isZero(memory.segment(), page * Pages.SIZE, Pages.SIZE) ? 1 : 0;
+      long found = ops.zeroPages(memory.segment(), page * Pages.SIZE, pages - page);
+      zeros += found;
+      page += found;
     }
     return zeros;
   }

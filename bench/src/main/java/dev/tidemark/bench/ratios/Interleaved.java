@@ -12,7 +12,7 @@ import java.util.Arrays;
 public final class Interleaved {
   private static final ThreadMXBean THREADS = (ThreadMXBean) ManagementFactory.getThreadMXBean();
 
-  private static final long STEADY_NANOS = 2_000_000_000L;
+  private static final long STEADY_NANOS = 5_000_000_000L;
 
   private final int samples;
   private final long sampleNanos;
@@ -129,7 +129,7 @@ public final class Interleaved {
 
   /**
    * Runs a side until it is warm, and finds how many calls fill a sample. What must not allocate is
-   * run until it does not, for two seconds at most.
+   * run until it does not, for five seconds at most.
    */
   private int warmUp(Side side, boolean steady) {
     long begin = System.nanoTime();

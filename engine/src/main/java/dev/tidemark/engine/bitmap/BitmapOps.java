@@ -79,6 +79,15 @@ public interface BitmapOps {
   boolean isZero(MemorySegment memory, long offset, long bytes);
 
   /**
+   * How many pages of 4 KiB hold only zeros, before the first that does not.
+   *
+   * @param memory native memory of any kind and alignment
+   * @param offset of the first page in bytes
+   * @param pages 0 or more
+   */
+  long zeroPages(MemorySegment memory, long offset, long pages);
+
+  /**
    * Counts a plane's bits and writes its summary, in one scan: bit n of {@code lines} says that
    * line n, the words 8n to 8n+7, has a bit set.
    *

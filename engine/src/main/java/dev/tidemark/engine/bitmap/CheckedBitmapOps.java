@@ -2,6 +2,7 @@ package dev.tidemark.engine.bitmap;
 
 import static java.nio.ByteOrder.LITTLE_ENDIAN;
 
+import dev.tidemark.ffm.Pages;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 
@@ -32,6 +33,8 @@ abstract class CheckedBitmapOps implements BitmapOps {
   abstract long doNextClear(MemorySegment map, long from, long end);
 
   abstract boolean doIsZero(MemorySegment memory, long offset, long bytes);
+
+  abstract long doZeroPages(MemorySegment memory, long offset, long pages);
 
   abstract long doSummarize(MemorySegment map, long words, MemorySegment lines);
 
@@ -125,6 +128,20 @@ abstract class CheckedBitmapOps implements BitmapOps {
 
   @Override
   public final boolean isZero(MemorySegment memory, long offset, long bytes) {
+    checkMemory(memory, offset, bytes);
+    return doIsZero(memory, offset, bytes);
+  }
+
+  @Override
+  public final long zeroPages(MemorySegment memory, long offset, long pages) {
+    if (pages > Long.MAX_VALUE >>> Pages.SHIFT) {
+      throw new IndexOutOfBoundsException(pages + " pages");
+    }
+    checkMemory(memory, offset, pages << Pages.SHIFT);
+    return doZeroPages(memory, offset, pages);
+  }
+
+  private static void checkMemory(MemorySegment memory, long offset, long bytes) {
     if (!memory.isNative()) {
       throw onHeap();
     }
@@ -132,7 +149,6 @@ abstract class CheckedBitmapOps implements BitmapOps {
       throw new IndexOutOfBoundsException(
           bytes + " bytes at byte " + offset + " of " + memory.byteSize() + " bytes of memory");
     }
-    return doIsZero(memory, offset, bytes);
   }
 
   @Override

@@ -162,6 +162,10 @@ public final class RunCursor {
     long named =
         lines == null ? -1 : lines.get(CheckedBitmapOps.WORD, first >>> 9 << 3) >>> (first >>> 3);
     named &= -1L >>> -count;
+    if (named == 0 && (n & 1) == 0) {
+      word = first + (count << 3);
+      return n;
+    }
     n = ops.listRuns(map, first << 3, named, (int) ((first << 6) - base), ends, n, edges);
     // The line behind the last that was looked at, and the next one that is named.
     long left = edges[LEFT];

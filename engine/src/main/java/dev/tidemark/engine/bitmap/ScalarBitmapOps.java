@@ -1,5 +1,6 @@
 package dev.tidemark.engine.bitmap;
 
+import dev.tidemark.ffm.Pages;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 
@@ -256,6 +257,15 @@ class ScalarBitmapOps extends CheckedBitmapOps {
   @Override
   boolean doIsZero(MemorySegment memory, long offset, long bytes) {
     return isZeroRange(memory, offset, bytes);
+  }
+
+  @Override
+  long doZeroPages(MemorySegment memory, long offset, long pages) {
+    long page = 0;
+    while (page < pages && isZeroRange(memory, offset + (page << Pages.SHIFT), Pages.SIZE)) {
+      page++;
+    }
+    return page;
   }
 
   static boolean isZeroRange(MemorySegment memory, long offset, long bytes) {

@@ -69,6 +69,7 @@ final class SelfTest implements AutoCloseable {
     new Named(
         "isZero",
         (ops, maps, dstBit, srcBit, bits) -> ops.isZero(maps.src, srcBit, bits >>> 3) ? 1 : 0),
+    new Named("zeroPages", (ops, maps, dstBit, srcBit, bits) -> ops.zeroPages(maps.src, srcBit, 1)),
     new Named(
         "summarize",
         (ops, maps, dstBit, srcBit, bits) -> ops.summarize(maps.src, WORDS, maps.lines)),

@@ -7,6 +7,7 @@ import static jdk.incubator.vector.VectorOperators.LSHR;
 import static jdk.incubator.vector.VectorOperators.NE;
 import static jdk.incubator.vector.VectorOperators.XOR;
 
+import dev.tidemark.ffm.Pages;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import jdk.incubator.vector.IntVector;
@@ -37,6 +38,9 @@ final class VectorBitmapOps extends CheckedBitmapOps {
    * and their destinations not touched.
    */
   private static final long STRETCH = 16384;
+
+  /** The same where words are shifted: C2 makes a slower loop of a longer one. */
+  private static final long SHIFTED_STRETCH = 4096;
 
   /** Bytes looked at in one go where a page is read that is probably zero. */
   private static final int BLOCK = 8 * BYTES;
@@ -162,7 +166,7 @@ final class VectorBitmapOps extends CheckedBitmapOps {
     long i = 0;
     while (i < bytes) {
       LongVector all = LongVector.zero(SPECIES);
-      long stop = Math.min(i + STRETCH, bytes);
+      long stop = Math.min(i + SHIFTED_STRETCH, bytes);
       for (; i < stop; i += BYTES) {
         LongVector in = join(load(src, s + i), load(src, s + i + 8), shift);
         store(load(dst, d + i).or(in), dst, d + i);
@@ -232,7 +236,7 @@ final class VectorBitmapOps extends CheckedBitmapOps {
     long i = 0;
     while (i < bytes) {
       LongVector all = LongVector.zero(SPECIES);
-      long stop = Math.min(i + STRETCH, bytes);
+      long stop = Math.min(i + SHIFTED_STRETCH, bytes);
       for (; i < stop; i += BYTES) {
         LongVector in = join(load(src, s + i), load(src, s + i + 8), shift);
         LongVector old = load(dst, d + i);
@@ -311,7 +315,7 @@ final class VectorBitmapOps extends CheckedBitmapOps {
     long i = 0;
     while (i < bytes) {
       LongVector all = LongVector.zero(SPECIES);
-      long stop = Math.min(i + STRETCH, bytes);
+      long stop = Math.min(i + SHIFTED_STRETCH, bytes);
       for (; i < stop; i += BYTES) {
         LongVector in = join(load(src, s + i), load(src, s + i + 8), shift);
         // The last word read is the next vector's first: it still has the bits above the shift.
@@ -376,7 +380,7 @@ final class VectorBitmapOps extends CheckedBitmapOps {
     long i = 0;
     while (i < bytes) {
       LongVector all = LongVector.zero(SPECIES);
-      long stop = Math.min(i + STRETCH, bytes);
+      long stop = Math.min(i + SHIFTED_STRETCH, bytes);
       for (; i < stop; i += BYTES) {
         LongVector in = join(load(src, s + i), load(src, s + i + 8), shift);
         store(load(dst, d + i).and(in.not()), dst, d + i);
@@ -525,6 +529,28 @@ final class VectorBitmapOps extends CheckedBitmapOps {
   }
 
   @Override
+  long doZeroPages(MemorySegment memory, long offset, long pages) {
+    return firstSetBlock(memory, offset, pages << Pages.SHIFT) >>> Pages.SHIFT;
+  }
+
+  /** Where the first block is, from the offset on, that has a bit; the end if there is none. */
+  private static long firstSetBlock(MemorySegment memory, long offset, long bytes) {
+    guard(memory);
+    long at = 0;
+    for (; at < bytes; at += step) {
+      long i = offset + at;
+      LongVector a = load(memory, i).or(load(memory, i + BYTES));
+      LongVector b = load(memory, i + 2 * BYTES).or(load(memory, i + 3 * BYTES));
+      LongVector c = load(memory, i + 4 * BYTES).or(load(memory, i + 5 * BYTES));
+      LongVector d = load(memory, i + 6 * BYTES).or(load(memory, i + 7 * BYTES));
+      if (anySet(a.or(b).or(c.or(d)))) {
+        break;
+      }
+    }
+    return at;
+  }
+
+  @Override
   long doSummarize(MemorySegment map, long words, MemorySegment lines) {
     long body = words >>> 9 << 9;
     long count =
@@ -539,7 +565,7 @@ final class VectorBitmapOps extends CheckedBitmapOps {
     guard(map);
     guard(lines);
     LongVector count = LongVector.zero(SPECIES);
-    for (long at = 0; at < bytes; at += 8 * LINE) {
+    for (long at = 0; at < bytes; at += step) {
       LongVector a = load(map, at);
       LongVector b = load(map, at + LINE);
       LongVector c = load(map, at + 2 * LINE);
@@ -690,9 +716,14 @@ final class VectorBitmapOps extends CheckedBitmapOps {
       LongVector low = load(map, at - 8).lanewise(LSHR, 63);
       LongVector edge = bits.lanewise(XOR, bits.lanewise(LSHL, 1).or(low));
       VectorMask<Long> set = edge.compare(NE, 0);
+      long changed = set.toLong();
+      if (changed == 0 && (left >>> line + 1 & 1) != 0) {
+        // Inside of a long run.
+        continue;
+      }
       edge.compress(set).intoArray(edges, RunCursor.EDGES + words);
       WORD_PLACES.add(place + (line << 9)).compress(set).intoArray(edges, RunCursor.PLACES + words);
-      words += Long.bitCount(set.toLong());
+      words += Long.bitCount(changed);
       // A run that is open at the end of the line stops there, unless the next one is named. Of
       // the last of them the next call or the cursor knows.
       long open = map.get(WORD, at + 56) >>> 63 & ~left >>> line + 1 & (left | -left) >>> 63;

@@ -153,13 +153,16 @@ public final class StreamWriter {
     MemorySegment memory = block.memory();
     long address = memory.address();
     long zeros = 0;
-    for (long page = first; page < first + count; page++) {
-      long offset = page << Pages.SHIFT;
-      if (ZeroPages.isZero(memory, offset)) {
-        record(index, offset | StreamFormat.FLAG_ZERO);
+    long end = first + count;
+    for (long page = first; page < end; page++) {
+      long stop = page + ZeroPages.count(memory, page << Pages.SHIFT, end - page);
+      zeros += stop - page;
+      for (; page < stop; page++) {
+        record(index, page << Pages.SHIFT | StreamFormat.FLAG_ZERO);
         out.be8(0);
-        zeros++;
-      } else {
+      }
+      if (page < end) {
+        long offset = page << Pages.SHIFT;
         record(index, offset | StreamFormat.FLAG_PAGE);
         out.memory(address + offset, Pages.SIZE);
       }

@@ -13,8 +13,13 @@ final class ZeroPages {
 
   private ZeroPages() {}
 
-  static boolean isZero(MemorySegment memory, long offset) {
+  private static boolean isZero(MemorySegment memory, long offset) {
     return OPS.isZero(memory, offset, Pages.SIZE);
+  }
+
+  /** How many pages are zero, before the first that is not. */
+  static long count(MemorySegment memory, long offset, long pages) {
+    return OPS.zeroPages(memory, offset, pages);
   }
 
   /** Makes a page zero; does not write to one that is, which keeps private memory unallocated. */

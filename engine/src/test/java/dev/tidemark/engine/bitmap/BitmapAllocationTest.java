@@ -41,6 +41,7 @@ class BitmapAllocationTest {
     sum += ops.nextSet(dst, 0, BITS) + ops.nextClear(dst, 80, BITS);
     sum += ops.any(src, 0, BITS) ? 1 : 0;
     sum += ops.isZero(src, 0, src.byteSize()) ? 1 : 0;
+    sum += ops.zeroPages(src, 0, src.byteSize() >>> 12);
     sum += ops.summarize(dst, WORDS, lines);
     cursor.reset(dst, lines, BITS);
     useRuns();
@@ -79,6 +80,7 @@ class BitmapAllocationTest {
     operations.put("nextClear", () -> sum += ops.nextClear(dst, 80, BITS));
     operations.put("any", () -> sum += ops.any(src, 0, BITS) ? 1 : 0);
     operations.put("isZero", () -> sum += ops.isZero(src, 0, src.byteSize()) ? 1 : 0);
+    operations.put("zeroPages", () -> sum += ops.zeroPages(src, 0, src.byteSize() >>> 12));
     operations.put("summarize", () -> sum += ops.summarize(dst, WORDS, lines));
     operations.put(
         "runs",

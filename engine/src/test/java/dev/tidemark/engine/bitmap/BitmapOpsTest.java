@@ -252,6 +252,26 @@ class BitmapOpsTest {
   }
 
   @Test
+  void zeroPagesAreCountedUpToTheFirstThatIsNot() {
+    try (Arena arena = Arena.ofConfined()) {
+      int pages = 5;
+      MemorySegment memory = arena.allocate(pages * Pages.SIZE + 1, 64);
+      for (int offset = 0; offset < 2; offset++) {
+        assertEquals(pages, ops.zeroPages(memory, offset, pages));
+        assertEquals(0, ops.zeroPages(memory, offset, 0));
+        for (int i = 0; i < 2000; i++) {
+          long at = random.nextLong(pages * Pages.SIZE);
+          memory.set(JAVA_BYTE, offset + at, (byte) (1 << random.nextInt(8)));
+          long before = at / Pages.SIZE;
+          assertEquals(before, ops.zeroPages(memory, offset, pages), "byte " + at);
+          assertEquals(before, ops.zeroPages(memory, offset, before), "pages before byte " + at);
+          memory.set(JAVA_BYTE, offset + at, (byte) 0);
+        }
+      }
+    }
+  }
+
+  @Test
   void zeroTestFindsALoneBitAnywhere() {
     MemorySegment page = dstPage.page();
     assertTrue(ops.isZero(page, 0, Pages.SIZE));
@@ -321,6 +341,8 @@ class BitmapOpsTest {
     assertThrows(IndexOutOfBoundsException.class, () -> ops.nextSet(map, 2, 1));
     assertThrows(IndexOutOfBoundsException.class, () -> ops.nextClear(map, 0, end + 1));
     assertThrows(IndexOutOfBoundsException.class, () -> ops.isZero(map, 1, map.byteSize()));
+    assertThrows(IndexOutOfBoundsException.class, () -> ops.zeroPages(map, 0, -1));
+    assertThrows(IndexOutOfBoundsException.class, () -> ops.zeroPages(map, 0, 1L << 53));
     assertThrows(IndexOutOfBoundsException.class, () -> ops.summarize(map, WORDS + 1, src));
     assertThrows(
         IndexOutOfBoundsException.class, () -> ops.summarize(map, WORDS, src.asSlice(0, 0)));
