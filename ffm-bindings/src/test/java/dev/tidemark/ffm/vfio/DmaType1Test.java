@@ -15,6 +15,7 @@ import dev.tidemark.ffm.iommufd.Iommufd;
 import dev.tidemark.ffm.lab.DmaDevice;
 import dev.tidemark.ffm.lab.FailNth;
 import dev.tidemark.ffm.lab.LabDevices;
+import dev.tidemark.ffm.lab.LockedMemory;
 import java.io.IOException;
 import java.lang.foreign.Arena;
 import java.util.BitSet;
@@ -153,6 +154,24 @@ class DmaType1Test {
     assertEquals(new BitSet(), get());
     write(6);
     assertEquals(pages(6), get());
+  }
+
+  /** A device without an IOMMU has nothing pinned; one with it, all that was mapped before. */
+  @Test
+  void aGroupWhoseIommuPinsMoreThanTheLimitStaysOutside() throws Exception {
+    container.unmapAll();
+    try (VfioGroup card = VfioGroup.open(LabDevices.pci().group())) {
+      LockedMemory.limit(
+          16 * PAGE,
+          () -> {
+            map();
+            track();
+            refused(Errno.ENOMEM, () -> card.setContainer(container));
+            write(5);
+            assertEquals(pages(5), get(), "as exact as before");
+          });
+      assertEquals(VFIO_GROUP_FLAGS_VIABLE, card.status());
+    }
   }
 
   @Test

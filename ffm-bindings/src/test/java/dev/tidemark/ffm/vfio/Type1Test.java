@@ -15,6 +15,7 @@ import dev.tidemark.ffm.Mapping;
 import dev.tidemark.ffm.iommufd.Iommufd;
 import dev.tidemark.ffm.lab.LabDevices;
 import dev.tidemark.ffm.lab.LabMemory;
+import dev.tidemark.ffm.lab.LockedMemory;
 import java.io.IOException;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
@@ -71,8 +72,10 @@ class Type1Test {
     container.getDirtyBitmap(BASE + page * PAGE, pages * PAGE, PAGE, bitmap.segment());
   }
 
-  private static void refused(int errno, Runnable call) {
-    assertEquals(errno, assertThrows(LinuxException.class, call::run).errno());
+  private static String refused(int errno, Runnable call) {
+    LinuxException refused = assertThrows(LinuxException.class, call::run);
+    assertEquals(errno, refused.errno(), refused.getMessage());
+    return refused.getMessage();
   }
 
   @Test
@@ -141,6 +144,28 @@ class Type1Test {
     assertThrows(
         IllegalArgumentException.class,
         () -> container.mapDma(BASE + 64 * PAGE, memory.segment().address(), PAGE, 8));
+  }
+
+  @Test
+  void memoryBeyondTheLimitIsRefusedAndTheLimitNamed() throws InterruptedException {
+    join();
+    LockedMemory.limit(
+        16 * PAGE,
+        () -> {
+          map(0, 8);
+          // It pins what the limit leaves, then gives that back.
+          for (int i = 0; i < 2; i++) {
+            String refused = refused(Errno.ENOMEM, () -> map(8, 9));
+            assertTrue(refused.contains("ulimit -l"), refused);
+          }
+          map(8, 8);
+          refused(Errno.ENOMEM, () -> map(16, 1));
+          assertEquals(8 * PAGE, container.unmapDma(BASE, 8 * PAGE));
+          map(16, 8);
+        });
+    container.setDirtyTracking(true);
+    get(8, 16);
+    assertEquals(0xffff, word(0));
   }
 
   @Test

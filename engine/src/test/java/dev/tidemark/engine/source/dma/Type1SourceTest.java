@@ -12,11 +12,13 @@ import dev.tidemark.engine.log.LogCounters;
 import dev.tidemark.engine.log.RamBlock;
 import dev.tidemark.engine.log.RamBlockLog;
 import dev.tidemark.engine.source.DirtyTracker;
+import dev.tidemark.ffm.Errno;
 import dev.tidemark.ffm.LinuxException;
 import dev.tidemark.ffm.Mapping;
 import dev.tidemark.ffm.iommufd.Iommufd;
 import dev.tidemark.ffm.lab.DmaDevice;
 import dev.tidemark.ffm.lab.LabDevices;
+import dev.tidemark.ffm.lab.LockedMemory;
 import dev.tidemark.ffm.vfio.VfioContainer;
 import dev.tidemark.ffm.vfio.VfioGroup;
 import dev.tidemark.ffm.vfio.VfioUapi;
@@ -128,6 +130,30 @@ class Type1SourceTest {
     assertEquals(set(5, 6, 7, 201, 202, 203, 204), take());
     assertEquals(1, tracker.pagesAtStop(0));
     assertEquals(7, source.unmapReport().wholePages());
+    assertEquals(0, tracker.failures());
+  }
+
+  @Test
+  void aMappingBeyondTheLockedMemoryIsRefusedAndTheRestGoesOn() throws InterruptedException {
+    join(card);
+    track(new Type1Source(container, new DmaMap()));
+    map(0, 8, 8, true);
+    start();
+    // What was mapped with the privilege is counted too.
+    LockedMemory.limit(
+        16 * PAGE,
+        () -> {
+          LinuxException refused = assertThrows(LinuxException.class, () -> map(8, 9, 100, true));
+          assertEquals(Errno.ENOMEM, refused.errno());
+          assertTrue(refused.getMessage().contains("ulimit -l"), refused.getMessage());
+          assertEquals(1, source.map().mappings());
+          map(8, 8, 100, true);
+        });
+    BitSet expected = new BitSet();
+    expected.set(8, 16);
+    expected.set(100, 108);
+    assertEquals(expected, take());
+    assertEquals(16, unmap(0, 16));
     assertEquals(0, tracker.failures());
   }
 
