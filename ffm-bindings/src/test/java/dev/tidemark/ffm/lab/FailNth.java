@@ -13,6 +13,10 @@ import java.lang.foreign.MemorySegment;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.Map;
+import java.util.TreeMap;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
 
 /**
  * Has the kernel fail the n-th thing that can fail in a thread ({@code fail-nth} of {@code
@@ -21,6 +25,7 @@ import java.nio.file.Path;
  */
 public final class FailNth {
   private static final String FILE = "/proc/thread-self/fail-nth";
+  private static final Pattern CALL = Pattern.compile("\\b(?:IOMMU|VFIO)_[A-Z_0-9]+");
 
   private FailNth() {}
 
@@ -71,7 +76,7 @@ public final class FailNth {
   }
 
   /**
-   * Fails each step of a call once.
+   * Fails each step of a call once, and prints how many there were and which call told of them.
    *
    * @param prepare done before each round, without failures
    * @param call done with failures, and after a failure once more without
@@ -92,6 +97,8 @@ public final class FailNth {
             failure[0] = e;
           }
         };
+    Map<String, Integer> told = new TreeMap<>();
+    int injected = 0;
     int failures = 0;
     // The first failure of all only loads the classes of the failing way.
     boolean failed = round(1, prepare, attempt, failure, call, undo);
@@ -100,7 +107,11 @@ public final class FailNth {
         throw new AssertionError("no end of steps that can fail");
       }
       failed = round(nth, prepare, attempt, failure, call, undo);
+      injected += failed ? 1 : 0;
       failures += failure[0] == null ? 0 : 1;
+      if (failed || failure[0] != null) {
+        told.merge(failure[0] == null ? "nobody" : call(failure[0].getMessage()), 1, Integer::sum);
+      }
     }
     if (failure[0] != null) {
       throw new AssertionError("nothing failed, yet the call did", failure[0]);
@@ -108,6 +119,25 @@ public final class FailNth {
     if (failures == 0) {
       throw new AssertionError("nothing could fail");
     }
+    System.out.printf("FailNth: %s: %d failures injected, told of %s%n", caller(), injected, told);
+  }
+
+  private static String call(String message) {
+    Matcher call = CALL.matcher(message);
+    return call.find() ? call.group() : message;
+  }
+
+  private static String caller() {
+    return StackWalker.getInstance(StackWalker.Option.RETAIN_CLASS_REFERENCE)
+        .walk(
+            frames ->
+                frames
+                    .filter(frame -> frame.getDeclaringClass() != FailNth.class)
+                    .findFirst()
+                    .map(
+                        frame ->
+                            frame.getDeclaringClass().getSimpleName() + "." + frame.getMethodName())
+                    .orElseThrow());
   }
 
   private static boolean round(
