@@ -18,6 +18,7 @@ import dev.tidemark.ffm.ClosedException;
 import dev.tidemark.ffm.Errno;
 import dev.tidemark.ffm.LinuxException;
 import dev.tidemark.ffm.lab.DmaDevice;
+import java.util.Arrays;
 import java.util.BitSet;
 import java.util.List;
 import java.util.Optional;
@@ -56,6 +57,53 @@ class DeviceLogSourceTest {
       assertEquals(3 * 3, used.queries());
       assertEquals(0, used.mergedWords());
       assertEquals(0, lab.source.replans());
+    }
+  }
+
+  /** Two reports into the same words at once lose bits: the kernel ORs without a lock. */
+  @Test
+  void devicesAreAskedOneAfterTheOtherWhoeverAsks() throws InterruptedException {
+    try (LogLab lab = new LogLab(2, REPORT_WAITS, 1024)) {
+      lab.map(0, 512, 0, 8, true);
+      lab.map(600, 8, 0, 600, true);
+      lab.start();
+      lab.write(0, 5);
+      lab.write(1, 6);
+      DmaDevice first = lab.devices.get(0);
+      DmaDevice second = lab.devices.get(1);
+      first.holdMarks();
+      Thread writer = new Thread(() -> lab.write(0, 7));
+      writer.start();
+      while (first.inFlight() == 0) {
+        Thread.sleep(1);
+      }
+      Thread sync = new Thread(lab.tracker::sync);
+      sync.start();
+      while (Arrays.stream(sync.getStackTrace())
+          .noneMatch(frame -> frame.getMethodName().equals("dmaLoggingReport"))) {
+        assertTrue(sync.isAlive());
+        Thread.sleep(1);
+      }
+      List<Thread> others =
+          List.of(new Thread(lab.tracker::sync), new Thread(() -> lab.unmap(600, 8)));
+      for (Thread other : others) {
+        other.start();
+        while (other.getState() != Thread.State.WAITING
+            && other.getState() != Thread.State.BLOCKED) {
+          assertTrue(other.isAlive(), "it asked while another report was on its way");
+          Thread.sleep(1);
+        }
+      }
+      assertEquals(0, second.reports());
+      assertTrue(sync.isAlive());
+      first.releaseMarks();
+      writer.join();
+      sync.join();
+      for (Thread other : others) {
+        other.join();
+      }
+      assertTrue(second.reports() >= 3);
+      assertEquals(set(13, 14, 15), lab.harvest(0));
     }
   }
 
