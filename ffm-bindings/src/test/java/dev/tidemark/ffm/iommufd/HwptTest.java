@@ -208,6 +208,26 @@ class HwptTest {
       assertEquals(0, get(0, PAGES));
     }
 
+    /** Memory of ours that is touched in advance needs none when the kernel pins it. */
+    @Test
+    void aBitmapThatThereIsNoMemoryForLosesWhatIsDirty() {
+      try (LabMemory untouched = LabMemory.unreservedHuge(1);
+          LabMemory all = LabMemory.allHuge()) {
+        assertTrue(all.segment().byteSize() >= LabMemory.HUGE);
+        dirty(1, 2, 3);
+        get(0, PAGES, untouched.segment());
+        assertEquals(0, get(0, PAGES));
+        dirty(4);
+        assertEquals(1 << 4, get(0, PAGES));
+      }
+      // It was for want of memory.
+      try (LabMemory untouched = LabMemory.unreservedHuge(1)) {
+        dirty(5);
+        get(0, PAGES, untouched.segment());
+        assertEquals(1 << 5, untouched.segment().get(JAVA_LONG, 0));
+      }
+    }
+
     @Test
     void aBitmapThatCannotBeWrittenIsNotNoticedWhenNothingIsDirty() {
       get(0, PAGES, behindTheBitmap());

@@ -19,6 +19,7 @@ import dev.tidemark.ffm.lab.LockedMemory;
 import dev.tidemark.ffm.lab.MockIommu;
 import dev.tidemark.ffm.vfio.VfioContainer;
 import dev.tidemark.ffm.vfio.VfioUapi;
+import java.lang.foreign.ValueLayout;
 import java.util.List;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Tag;
@@ -288,5 +289,22 @@ class IoasTest {
           lab.ioas.unmap(START, 16 * PAGE);
           map(16, 1);
         });
+  }
+
+  @Test
+  void memoryThatCannotBePinnedIsRefusedAndNoneOfItMapped() {
+    long bytes = 2 * LabMemory.HUGE;
+    try (LabMemory unreserved = LabMemory.unreservedHuge(2)) {
+      unreserved.segment().set(ValueLayout.JAVA_LONG, 0, 1);
+      Runnable map = () -> lab.ioas.mapFixed(START, unreserved.address(), bytes, ACCESS);
+      try (LabMemory all = LabMemory.allHuge()) {
+        assertTrue(all.segment().byteSize() >= LabMemory.HUGE);
+        LinuxException refused = refused(Errno.EFAULT, map);
+        assertTrue(refused.getMessage().contains("IOMMU_IOAS_MAP"), refused.getMessage());
+        refused(Errno.ENOENT, () -> lab.ioas.unmap(START, bytes));
+      }
+      map.run();
+      assertEquals(bytes, lab.ioas.unmap(START, bytes));
+    }
   }
 }

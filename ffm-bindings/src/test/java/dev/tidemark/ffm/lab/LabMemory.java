@@ -2,7 +2,11 @@ package dev.tidemark.ffm.lab;
 
 import dev.tidemark.ffm.Pages;
 import dev.tidemark.ffm.internal.Libc;
+import java.io.IOException;
+import java.io.UncheckedIOException;
 import java.lang.foreign.MemorySegment;
+import java.nio.file.Files;
+import java.nio.file.Path;
 
 /** Memory of kinds that only tests need. */
 public final class LabMemory implements AutoCloseable {
@@ -12,8 +16,12 @@ public final class LabMemory implements AutoCloseable {
   private static final int MAP_SHARED = 1;
   private static final int MAP_PRIVATE = 2;
   private static final int MAP_ANONYMOUS = 0x20;
+  private static final int MAP_NORESERVE = 0x4000;
   private static final int MAP_POPULATE = 0x8000;
   private static final int MAP_HUGETLB = 0x40000;
+
+  /** Of a huge page. */
+  public static final long HUGE = 2L << 20;
 
   private final MemorySegment segment;
 
@@ -32,11 +40,26 @@ public final class LabMemory implements AutoCloseable {
 
   /** Shared memory in huge pages, which the lab has 160 MiB of. */
   public static LabMemory huge(long bytes) {
-    long huge = 2L << 20;
     return new LabMemory(
-        (bytes + huge - 1) & -huge,
+        (bytes + HUGE - 1) & -HUGE,
         PROT_READ | PROT_WRITE,
         MAP_SHARED | MAP_HUGETLB | MAP_POPULATE);
+  }
+
+  /** All huge pages that are left, so that nobody else gets one. */
+  public static LabMemory allHuge() {
+    try {
+      Path left = Path.of("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages");
+      return huge(Long.parseLong(Files.readString(left).strip()) * HUGE);
+    } catch (IOException e) {
+      throw new UncheckedIOException(e);
+    }
+  }
+
+  /** Shared memory in huge pages, each of which may or may not be had when it is touched. */
+  public static LabMemory unreservedHuge(long pages) {
+    return new LabMemory(
+        pages * HUGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_HUGETLB | MAP_NORESERVE);
   }
 
   /** Memory that nobody can write. */
