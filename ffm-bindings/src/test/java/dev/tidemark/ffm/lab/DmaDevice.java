@@ -130,6 +130,15 @@ public class DmaDevice implements AutoCloseable {
   }
 
   /**
+   * A device that is open already.
+   *
+   * @param number its descriptor, left open
+   */
+  public static DmaDevice borrow(int number) {
+    return new DmaDevice(VfioDevice.borrow(number));
+  }
+
+  /**
    * The same device once more; while this is open, the device is, whatever happens to the other.
    */
   public DmaDevice share() {

@@ -46,6 +46,7 @@ public final class MockIommu {
   private static final int DIRTY = 13;
 
   private static final int ACCESS_RW_WRITE = 1;
+  private static final int ACCESS_RW_SLOW_PATH = 1 << 2;
 
   private final Iommufd iommufd;
 
@@ -203,6 +204,19 @@ public final class MockIommu {
     /** Writes memory that devices see at {@code iova}. */
     public void write(long iova, MemorySegment data) {
       transfer(iova, data, ACCESS_RW_WRITE);
+    }
+
+    /**
+     * Writes memory past this process's page tables, as hardware does: through the pages that were
+     * pinned for a page table when they were mapped.
+     *
+     * @param data for two pages at least: one alone is pinned anew
+     */
+    public void writePinned(long iova, MemorySegment data) {
+      if ((iova + data.byteSize() - 1) / Pages.SIZE == iova / Pages.SIZE) {
+        throw new IllegalArgumentException(data.byteSize() + " bytes are in one page");
+      }
+      transfer(iova, data, ACCESS_RW_WRITE | ACCESS_RW_SLOW_PATH);
     }
 
     /** Reads memory that devices see at {@code iova}. */

@@ -9,11 +9,13 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import dev.tidemark.engine.log.LogCounters;
+import dev.tidemark.engine.source.PagemapScanSource;
 import dev.tidemark.ffm.ClosedException;
 import dev.tidemark.ffm.LinuxException;
 import dev.tidemark.ffm.iommufd.Hwpt;
 import dev.tidemark.ffm.lab.LabMemory;
 import dev.tidemark.ffm.lab.MockIommu;
+import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.util.BitSet;
@@ -335,6 +337,39 @@ class HwptSourceTest {
       assertEquals(set(8, 9, 10, 11, 100), lab.take(0));
       lab.write(hwpt, 4);
       assertEquals(set(100), lab.take(0));
+    }
+  }
+
+  /** As the CPUs' writes may be tracked by what the process writes, which DMA is not. */
+  @Test
+  void whatTheProcessesOwnTrackingDoesNotSeeOfAnUntrackedDeviceIsInTheLastSync() {
+    try (LabDma lab = new LabDma(UnmapPolicy.QUERY, 1024);
+        Arena arena = Arena.ofConfined()) {
+      lab.tracker.add(new PagemapScanSource(lab.tracker.logs()));
+      Hwpt hwpt = lab.hwpt();
+      lab.source.add(hwpt);
+      lab.map(0, 4, 0, 8, true);
+      lab.start();
+      MemorySegment data = arena.allocateFrom(ValueLayout.JAVA_LONG, 1, 2);
+      try (MockIommu.Access hardware = lab.mock.access(lab.ioas)) {
+        MemorySegment ram = lab.log(0).block().memory();
+        ram.set(ValueLayout.JAVA_LONG, 500 * PAGE, 1);
+        assertEquals(set(500), lab.take(0));
+        hardware.writePinned((BASE + 2) * PAGE - 8, data);
+        assertEquals(2, ram.get(ValueLayout.JAVA_LONG, 10 * PAGE));
+        assertEquals(set(), lab.take(0), "without its page table's bits, which are the mock's own");
+        lab.write(hwpt, 1);
+        lab.write(hwpt, 2);
+        assertEquals(set(9, 10), lab.take(0));
+        lab.source.addUntracked("no bits at all");
+        assertEquals(set(8, 9, 10, 11), lab.take(0));
+        hardware.writePinned((BASE + 2) * PAGE - 8, data);
+        assertEquals(set(), lab.take(0));
+        lab.tracker.lastSync();
+        lab.tracker.harvest();
+        assertEquals(set(8, 9, 10, 11), LabDma.pagesOf(lab.log(0).epoch()));
+        lab.tracker.commit();
+      }
     }
   }
 
