@@ -29,6 +29,10 @@ import org.knowm.xchart.style.Styler.LegendPosition;
 public final class Plots {
   private static final int WIDTH = 720;
   private static final int HEIGHT = 400;
+
+  /** Odd, as the middle one counts; what disturbs the machine once is in one of them. */
+  private static final int SWEEPS = 3;
+
   private static final BitmapInput ONE_PERCENT = new BitmapInput(0.01, false);
 
   private final Interleaved measure = new Interleaved(7, 1_000_000, 60_000_000);
@@ -40,6 +44,12 @@ public final class Plots {
     Line() {
       this(new ArrayList<>(), new ArrayList<>());
     }
+  }
+
+  /** Measures all points of a chart, in the same order each time. */
+  @FunctionalInterface
+  private interface Sweep {
+    void into(Map<String, Line> lines);
   }
 
   /**
@@ -67,6 +77,31 @@ public final class Plots {
     return measure.measure(Contest.limit("", "", "", "", 1, side)).tidemarkNanos();
   }
 
+  /** The median of each point in several sweeps over all of them. */
+  private static Map<String, Line> measured(Sweep sweep) {
+    List<Map<String, Line>> all = new ArrayList<>();
+    for (int i = 0; i < SWEEPS; i++) {
+      Map<String, Line> lines = new LinkedHashMap<>();
+      sweep.into(lines);
+      all.add(lines);
+    }
+    Map<String, Line> medians = new LinkedHashMap<>();
+    all.getFirst()
+        .forEach(
+            (name, first) -> {
+              for (int point = 0; point < first.x().size(); point++) {
+                int at = point;
+                double[] found =
+                    all.stream()
+                        .mapToDouble(lines -> lines.get(name).y().get(at))
+                        .sorted()
+                        .toArray();
+                add(medians, name, first.x().get(at), found[SWEEPS / 2]);
+              }
+            });
+    return medians;
+  }
+
   private static void add(Map<String, Line> lines, String name, double x, double y) {
     Line line = lines.computeIfAbsent(name, _ -> new Line());
     line.x().add(x);
@@ -74,7 +109,17 @@ public final class Plots {
   }
 
   private void mergeBySize() throws IOException {
-    Map<String, Line> lines = new LinkedHashMap<>();
+    draw(
+        "merge-size",
+        "Merge, 1 % dirty",
+        "bytes of bitmap",
+        "ns",
+        true,
+        true,
+        this::mergeBySizeOnce);
+  }
+
+  private void mergeBySizeOnce(Map<String, Line> lines) {
     for (long bytes = 4 << 10; bytes <= 64 << 20; bytes *= 2) {
       try (MergePath path = new MergePath(bytes, ONE_PERCENT)) {
         add(lines, "merge", bytes, nanos(null, path::orCount));
@@ -84,26 +129,44 @@ public final class Plots {
         add(lines, "scalar twin", bytes, nanos(null, path::scalarOrCount));
       }
     }
-    draw("merge-size", "Merge, 1 % dirty", "bytes of bitmap", "ns", true, true, lines);
   }
 
   private void mergeByShift() throws IOException {
-    Map<String, Line> lines = new LinkedHashMap<>();
+    draw(
+        "merge-shift",
+        "Merge of 512 KiB",
+        "bit offset of source",
+        "µs",
+        false,
+        false,
+        this::mergeByShiftOnce);
+  }
+
+  private void mergeByShiftOnce(Map<String, Line> lines) {
     try (MergePath path = new MergePath(512 << 10, ONE_PERCENT)) {
       for (int shift = 0; shift < 64; shift++) {
         int by = shift;
         add(lines, "merge", shift, nanos(null, () -> path.orCountShifted(by)) / 1000);
       }
     }
-    draw("merge-shift", "Merge of 512 KiB", "bit offset of source", "µs", false, false, lines);
   }
 
   /**
    * Odd lengths and bases, over the ends of pages: one page of bitmap and a little more or less.
    */
   private void mergeByLength() throws IOException {
+    draw(
+        "merge-length",
+        "Merge of odd lengths",
+        "bytes of bitmap",
+        "ns",
+        false,
+        false,
+        this::mergeByLengthOnce);
+  }
+
+  private void mergeByLengthOnce(Map<String, Line> lines) {
     BitmapOps ops = Bitmaps.ops();
-    Map<String, Line> lines = new LinkedHashMap<>();
     try (Mapping src = Mapping.guarded(16 << 10);
         Mapping dst = Mapping.guarded(16 << 10)) {
       ONE_PERCENT.fill(src.segment(), 0);
@@ -119,11 +182,20 @@ public final class Plots {
         }
       }
     }
-    draw("merge-length", "Merge of odd lengths", "bytes of bitmap", "ns", false, false, lines);
   }
 
   private void harvestByDensity() throws IOException {
-    Map<String, Line> lines = new LinkedHashMap<>();
+    draw(
+        "harvest-density",
+        "Harvest and commit of 512 KiB",
+        "% dirty",
+        "µs",
+        true,
+        true,
+        this::harvestByDensityOnce);
+  }
+
+  private void harvestByDensityOnce(Map<String, Line> lines) {
     double[] densities = {
       0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1
     };
@@ -137,13 +209,22 @@ public final class Plots {
         }
       }
     }
-    draw("harvest-density", "Harvest and commit of 512 KiB", "% dirty", "µs", true, true, lines);
   }
 
   /** Over 2 GiB of bitmap, where an int would end. */
   private void cardinalityBySize() throws IOException {
+    draw(
+        "cardinality-size",
+        "Cardinality past 2 GiB",
+        "GiB of bitmap",
+        "ms",
+        false,
+        false,
+        this::cardinalityBySizeOnce);
+  }
+
+  private void cardinalityBySizeOnce(Map<String, Line> lines) {
     BitmapOps ops = Bitmaps.ops();
-    Map<String, Line> lines = new LinkedHashMap<>();
     long most = (3L << 30) - 128;
     try (Mapping map = Mapping.anonymous(most)) {
       for (long at = 0; at < most; at += 1 << 20) {
@@ -161,18 +242,12 @@ public final class Plots {
         }
       }
     }
-    draw("cardinality-size", "Cardinality past 2 GiB", "GiB of bitmap", "ms", false, false, lines);
   }
 
   private void draw(
-      String file,
-      String title,
-      String x,
-      String y,
-      boolean logX,
-      boolean logY,
-      Map<String, Line> lines)
+      String file, String title, String x, String y, boolean logX, boolean logY, Sweep sweep)
       throws IOException {
+    Map<String, Line> lines = measured(sweep);
     XYChart chart =
         new XYChartBuilder()
             .width(WIDTH)
