@@ -2,6 +2,7 @@ package dev.tidemark.ffm.vfio;
 
 import static dev.tidemark.ffm.vfio.DmaLab.BASE;
 import static dev.tidemark.ffm.vfio.DmaLab.PAGE;
+import static dev.tidemark.ffm.vfio.DmaLab.at;
 import static dev.tidemark.ffm.vfio.DmaLab.pages;
 import static dev.tidemark.ffm.vfio.DmaLab.refused;
 import static org.junit.jupiter.api.Assertions.assertEquals;
@@ -15,6 +16,7 @@ import dev.tidemark.ffm.InCall;
 import dev.tidemark.ffm.Ioctl;
 import dev.tidemark.ffm.LinuxException;
 import dev.tidemark.ffm.Mapping;
+import dev.tidemark.ffm.internal.Libc;
 import dev.tidemark.ffm.iommufd.Hwpt;
 import dev.tidemark.ffm.iommufd.Ioas;
 import dev.tidemark.ffm.iommufd.Iommufd;
@@ -23,6 +25,10 @@ import dev.tidemark.ffm.lab.DmaDevice;
 import dev.tidemark.ffm.lab.FailNth;
 import dev.tidemark.ffm.lab.LabDevices;
 import dev.tidemark.ffm.lab.MockIommu;
+import dev.tidemark.ffm.lab.MttyDevice;
+import dev.tidemark.ffm.userfaultfd.Pagemap;
+import dev.tidemark.ffm.userfaultfd.Userfaultfd;
+import dev.tidemark.ffm.userfaultfd.UserfaultfdUapi;
 import java.io.IOException;
 import java.io.UncheckedIOException;
 import java.lang.foreign.Arena;
@@ -64,17 +70,131 @@ class DmaFaultTest {
     }
   }
 
-  @Test
-  void aProcessIsKilledAndItsDeviceOpensAsNew() throws IOException, InterruptedException {
+  /** A process that has other processes' devices write. */
+  static final class Commander {
+    private static final int PIDFD_OPEN = 434;
+    private static final int PIDFD_GETFD = 438;
+
+    /** Of a process, and its descriptors of devices; says in a line each how that went. */
+    public static void main(String[] args) {
+      long process = Libc.check(Libc.syscall(PIDFD_OPEN, Long.parseLong(args[0]), 0, 0), "pidfd");
+      for (String number : List.of(args).subList(1, args.length)) {
+        long device = Libc.syscall(PIDFD_GETFD, process, Long.parseLong(number), 0);
+        try {
+          DmaDevice.borrow((int) Libc.check(device, "pidfd_getfd")).write(at(3), 33);
+          System.out.println("written");
+        } catch (LinuxException e) {
+          System.out.println(Errno.name(e.errno()));
+        }
+      }
+    }
+  }
+
+  private static Process java(Class<?> main, String... arguments) throws IOException {
     List<String> command =
         new ArrayList<>(
             List.of(
                 Path.of(System.getProperty("java.home"), "bin", "java").toString(),
                 "@" + System.getProperty("tidemark.root") + "/jdk-flags.txt"));
     command.addAll(List.of("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx64m"));
-    command.addAll(List.of("-cp", System.getProperty("java.class.path"), Victim.class.getName()));
-    Process victim =
-        new ProcessBuilder(command).redirectError(ProcessBuilder.Redirect.INHERIT).start();
+    command.addAll(List.of("-cp", System.getProperty("java.class.path"), main.getName()));
+    command.addAll(List.of(arguments));
+    return new ProcessBuilder(command).redirectError(ProcessBuilder.Redirect.INHERIT).start();
+  }
+
+  /** An address space has the memory of who mapped it; a container only takes who is that. */
+  @Test
+  void anotherProcessCommandsTheDevice() throws IOException, InterruptedException {
+    try (DmaLab lab = new DmaLab(DmaDevice.PLAIN);
+        VfioContainer container = VfioContainer.open();
+        VfioGroup group = VfioGroup.open(DmaDevice.names(DmaDevice.PRE_COPY).group());
+        Mapping memory = Mapping.anonymous(8 * PAGE)) {
+      group.setContainer(container);
+      container.setIommu(VfioUapi.VFIO_TYPE1v2_IOMMU);
+      try (DmaDevice device = DmaDevice.open(DmaDevice.PRE_COPY, group)) {
+        container.mapDma(BASE, memory.segment().address(), 8 * PAGE, 3);
+        container.setDirtyTracking(true);
+        container.getDirtyBitmap(BASE, 8 * PAGE, PAGE, lab.bitmap.segment());
+        device.vfio().dmaLoggingStart(PAGE, List.of(DmaLab.range(0, 8)));
+        lab.start();
+        Process commander =
+            java(
+                Commander.class,
+                Long.toString(ProcessHandle.current().pid()),
+                Integer.toString(lab.vfio.fd().acquire()),
+                Integer.toString(device.vfio().fd().acquire()));
+        try {
+          assertEquals("written", commander.inputReader().readLine());
+          assertEquals("EFAULT", commander.inputReader().readLine());
+        } finally {
+          commander.destroyForcibly().waitFor();
+          device.vfio().fd().release();
+          lab.vfio.fd().release();
+        }
+        assertEquals(33, lab.memory.segment().get(ValueLayout.JAVA_LONG, 3 * PAGE));
+        assertEquals(pages(3), lab.report());
+        // Nothing was written, and nothing was lost: the device's log has too much, if anything.
+        assertEquals(0, memory.segment().get(ValueLayout.JAVA_LONG, 3 * PAGE));
+        assertEquals(Errno.EFAULT, device.lastError());
+        lab.bitmap.segment().fill((byte) 0);
+        container.getDirtyBitmap(BASE, 8 * PAGE, PAGE, lab.bitmap.segment());
+        assertEquals(new BitSet(), DmaLab.bits(lab.bitmap.segment()));
+        device.vfio().dmaLoggingReport(BASE, 8 * PAGE, PAGE, lab.bitmap.segment());
+        assertEquals(pages(3), DmaLab.bits(lab.bitmap.segment()));
+      }
+    }
+  }
+
+  private static BitSet scan(Pagemap pagemap, MemorySegment memory) {
+    BitSet written = new BitSet();
+    long end = memory.address() + memory.byteSize();
+    for (long at = memory.address(); at < end; at = pagemap.walkEnd()) {
+      int regions = pagemap.scan(Pagemap.Query.TAKE_WRITTEN, at, end);
+      for (int i = 0; i < regions; i++) {
+        written.set(
+            (int) ((pagemap.start(i) - memory.address()) / PAGE),
+            (int) ((pagemap.end(i) - memory.address()) / PAGE));
+      }
+    }
+    return written;
+  }
+
+  /** What is copied to the process by its page tables is a write of the process; DMA is none. */
+  @Test
+  void theProcessesOwnTrackingDoesNotSeeWhatGoesThroughPinnedPages() {
+    try (DmaLab lab = new DmaLab(DmaDevice.PLAIN);
+        Userfaultfd userfaultfd = Userfaultfd.open(UserfaultfdUapi.UFFD_FEATURE_WP_ASYNC);
+        Pagemap pagemap = Pagemap.open(DmaLab.PAGES);
+        Arena arena = Arena.ofConfined()) {
+      MemorySegment memory = lab.memory.segment();
+      MockIommu mock = new MockIommu(lab.iommufd);
+      // Its page table pins all that is mapped.
+      mock.addDevice(lab.ioas, 0);
+      userfaultfd.register(memory.address(), memory.byteSize());
+      userfaultfd.writeProtect(memory.address(), memory.byteSize(), true);
+      lab.start();
+      for (int page = 0; page < 100; page++) {
+        lab.write(page * 7);
+      }
+      BitSet seen = scan(pagemap, memory);
+      assertEquals(lab.report(), seen);
+      assertEquals(100, seen.cardinality());
+      try (MockIommu.Access hardware = mock.access(lab.ioas)) {
+        MemorySegment data = arena.allocateFrom(ValueLayout.JAVA_LONG, 11, 12);
+        for (int page = 0; page < 100; page++) {
+          hardware.writePinned(DmaLab.at(page * 7 + 1) - 8, data);
+          assertEquals(12, memory.get(ValueLayout.JAVA_LONG, (page * 7 + 1) * PAGE));
+        }
+        assertEquals(new BitSet(), scan(pagemap, memory));
+        hardware.write(DmaLab.at(5), data);
+        assertEquals(pages(5), scan(pagemap, memory));
+      }
+    }
+  }
+
+  @Test
+  void aProcessIsKilledAndItsDeviceOpensAsNew() throws IOException, InterruptedException {
+    Process victim = java(Victim.class);
     try {
       assertEquals("writing", victim.inputReader().readLine());
       DmaLab[] busy = new DmaLab[1];
@@ -219,6 +339,43 @@ class DmaFaultTest {
       lab.start();
       lab.write(5);
       assertEquals(pages(5), lab.report());
+    }
+  }
+
+  /** Reading, writing and asking what is left take no step that can fail, with either driver. */
+  @Test
+  void aStreamTakesNoStepThatCanFail() throws IOException {
+    try (DmaLab lab = new DmaLab(DmaDevice.FULL);
+        MttyDevice mtty = new MttyDevice(2, lab.iommufd);
+        Arena arena = Arena.ofConfined()) {
+      MemorySegment state = arena.allocate(1 << 16);
+      for (VfioDevice device : List.of(lab.vfio, mtty.vfio())) {
+        long bytes;
+        try (VfioMigrationStream stream =
+            device.setMigDeviceState(VfioUapi.VFIO_DEVICE_STATE_PRE_COPY).orElseThrow()) {
+          // The first of each loads the classes.
+          stream.precopyInfo();
+          assertFalse(FailNth.run(1, stream::precopyInfo), "VFIO_MIG_GET_PRECOPY_INFO");
+          bytes = stream.read(state.asSlice(0, 8));
+          long[] read = new long[1];
+          assertFalse(FailNth.run(1, () -> read[0] = stream.read(state.asSlice(8, 8))), "read");
+          bytes += read[0];
+          device.setMigDeviceState(VfioUapi.VFIO_DEVICE_STATE_STOP_COPY);
+          do {
+            long at = bytes;
+            assertFalse(FailNth.run(1, () -> read[0] = stream.read(state.asSlice(at))), "read");
+            bytes += read[0];
+          } while (read[0] > 0);
+        }
+        device.setMigDeviceState(VfioUapi.VFIO_DEVICE_STATE_STOP);
+        try (VfioMigrationStream stream =
+            device.setMigDeviceState(VfioUapi.VFIO_DEVICE_STATE_RESUMING).orElseThrow()) {
+          stream.write(state.asSlice(0, 8));
+          MemorySegment rest = state.asSlice(8, bytes - 8);
+          assertFalse(FailNth.run(1, () -> stream.write(rest)), "write");
+        }
+        device.setMigDeviceState(VfioUapi.VFIO_DEVICE_STATE_RUNNING);
+      }
     }
   }
 
