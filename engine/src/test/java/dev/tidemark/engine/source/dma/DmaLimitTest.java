@@ -161,6 +161,47 @@ class DmaLimitTest {
     }
   }
 
+  /** What a kernel without NO_CLEAR says to the query before an unmap. */
+  @Test
+  void aQueryThatIsNotSupportedMakesAllThatIsUnmappedDirty() {
+    try (LabDma lab = new LabDma(UnmapPolicy.QUERY, PAGES)) {
+      Hwpt tracking =
+          lab.iommufd.allocHwpt(
+              lab.device.deviceId(), lab.ioas, IommufdUapi.IOMMU_HWPT_ALLOC_DIRTY_TRACKING);
+      int id = tracking.id();
+      lab.source.add(lab.iommufd.borrowHwpt(id));
+      lab.map(0, 8, 0, 8, true);
+      lab.map(8, 8, 0, 100, true);
+      lab.start();
+      lab.write(tracking, 1);
+      tracking.close();
+      try (Hwpt cannot = lab.iommufd.allocHwpt(lab.device.deviceId(), lab.ioas, 0);
+          Mapping bitmap = Mapping.guarded(64)) {
+        assertEquals(id, cannot.id(), "the next gets it");
+        says(
+            "IOMMU_HWPT_GET_DIRTY_BITMAP",
+            refused(
+                Errno.EOPNOTSUPP,
+                () ->
+                    cannot.getDirtyBitmap(
+                        LabDma.BASE * PAGE,
+                        8 * PAGE,
+                        PAGE,
+                        IommufdUapi.IOMMU_HWPT_GET_DIRTY_BITMAP_NO_CLEAR,
+                        bitmap.segment())));
+        assertEquals(8, lab.unmap(0, 8));
+        assertEquals(1, lab.source.unmapReport().failedQueries());
+        assertEquals(0, lab.source.unmapReport().openPages());
+        lab.log(0).mergeMarks();
+        lab.tracker.harvest();
+        assertEquals(range(8, 16), pagesOf(lab.log(0).epoch()), "and not what is still mapped");
+        lab.tracker.commit();
+        assertEquals(1, lab.map.mappings());
+        assertThrows(LinuxException.class, lab.tracker::stop);
+      }
+    }
+  }
+
   @Test
   void aPageTableThatItsOwnerClosesMakesEverythingDirty() {
     try (LabDma lab = new LabDma(UnmapPolicy.QUERY, PAGES)) {
