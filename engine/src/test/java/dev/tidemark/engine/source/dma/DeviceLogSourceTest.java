@@ -60,6 +60,11 @@ class DeviceLogSourceTest {
     }
   }
 
+  private static boolean isReporting(Thread thread) {
+    return Arrays.stream(thread.getStackTrace())
+        .anyMatch(frame -> frame.getMethodName().equals("dmaLoggingReport"));
+  }
+
   /** Two reports into the same words at once lose bits: the kernel ORs without a lock. */
   @Test
   void devicesAreAskedOneAfterTheOtherWhoeverAsks() throws InterruptedException {
@@ -79,8 +84,7 @@ class DeviceLogSourceTest {
       }
       Thread sync = new Thread(lab.tracker::sync);
       sync.start();
-      while (Arrays.stream(sync.getStackTrace())
-          .noneMatch(frame -> frame.getMethodName().equals("dmaLoggingReport"))) {
+      while (!isReporting(sync)) {
         assertTrue(sync.isAlive());
         Thread.sleep(1);
       }
@@ -90,7 +94,8 @@ class DeviceLogSourceTest {
         other.start();
         while (other.getState() != Thread.State.WAITING
             && other.getState() != Thread.State.BLOCKED) {
-          assertTrue(other.isAlive(), "it asked while another report was on its way");
+          assertTrue(other.isAlive());
+          assertFalse(isReporting(other), "while another report is under way");
           Thread.sleep(1);
         }
       }
