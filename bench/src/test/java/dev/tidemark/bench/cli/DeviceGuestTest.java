@@ -18,8 +18,11 @@ import org.junit.jupiter.params.provider.ValueSource;
  * whole by the command line; and what can be done wrong with them is noticed. In the lab.
  */
 @Tag("lab-mock")
-@Timeout(180)
+@Timeout(300)
 class DeviceGuestTest {
+  /** In how many migrations a fault has to be noticed once: some are races, which may go well. */
+  private static final int CHANCES = 3;
+
   /** Little memory, and a connection so slow that the guest writes much of it in each round. */
   private static String[] migrate(String guest, String... more) {
     String[] all = {
@@ -80,6 +83,23 @@ class DeviceGuestTest {
   @EnumSource(DeviceFault.class)
   void isNoticedIfItIsWrong(DeviceFault fault) throws Exception {
     assertTrue(Files.isDirectory(fault.folder()), fault.folder() + ": the lab's launcher makes it");
+    InProcess.Ended ended = migrate(fault);
+    if (!fault.isWrong()) {
+      assertEquals(0, ended.status(), ended.errors());
+      completed(fault.guest(), ended.summary());
+      return;
+    }
+    for (int chance = 1; ended.status() == 0 && chance < CHANCES; chance++) {
+      ended = migrate(fault);
+    }
+    assertEquals(1, ended.status(), "the fault went unnoticed: " + ended.summary());
+    assertFalse(Json.object(ended.summary()).get("verified").getAsBoolean());
+    assertTrue(
+        ended.errors().contains("digest") || ended.errors().contains("page "),
+        "it failed for another reason: " + ended.errors());
+  }
+
+  private static InProcess.Ended migrate(DeviceFault fault) throws Exception {
     long start = System.nanoTime();
     InProcess.Ended ended;
     try (InProcess both = new InProcess(fault.folder())) {
@@ -88,15 +108,6 @@ class DeviceGuestTest {
     }
     System.out.printf(
         "lab: %s in %.1f s: %s%n", fault, (System.nanoTime() - start) / 1e9, ended.summary());
-    if (!fault.isWrong()) {
-      assertEquals(0, ended.status(), ended.errors());
-      completed(fault.guest(), ended.summary());
-      return;
-    }
-    assertEquals(1, ended.status(), "the fault went unnoticed: " + ended.summary());
-    assertFalse(Json.object(ended.summary()).get("verified").getAsBoolean());
-    assertTrue(
-        ended.errors().contains("digest") || ended.errors().contains("page "),
-        "it failed for another reason: " + ended.errors());
+    return ended;
   }
 }

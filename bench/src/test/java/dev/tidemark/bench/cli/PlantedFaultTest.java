@@ -21,10 +21,12 @@ import org.junit.jupiter.params.provider.EnumSource;
  *
  * <p>The guest has so little memory, and the connection is so slow, that the guest writes every
  * page several times in each round; with a dirty ring it has less than the ring has entries,
- * because a ring that is emptied all the time hides what was forgotten before.
+ * because a ring that is emptied all the time hides what was forgotten before. A fault that is a
+ * race may go well on a busy machine: it has {@link #CHANCES} migrations to be noticed in.
  */
 @Timeout(300)
 class PlantedFaultTest {
+  private static final int CHANCES = 3;
   private static final String SOURCES = "engine/src/main/java/dev/tidemark/engine/";
 
   /** What is done wrong, and where the guest's writes go through it. */
@@ -112,13 +114,30 @@ class PlantedFaultTest {
   @ParameterizedTest
   @EnumSource(Fault.class)
   void isNoticed(Fault fault, @TempDir Path folder) throws Exception {
-    boolean process = fault.tracking.equals("process");
-    if (process) {
+    if (fault.tracking.equals("process")) {
       MigrateCommandTest.assumePagemapScan();
     } else {
       MigrateCommandTest.assumeKvm();
     }
     plant(fault, folder);
+    if (fault == Fault.NONE) {
+      Program.Ended ended = migrate(fault, folder);
+      assertEquals(0, ended.status(), ended.errors());
+      return;
+    }
+    Program.Ended ended = migrate(fault, folder);
+    for (int chance = 1; ended.status() == 0 && chance < CHANCES; chance++) {
+      ended = migrate(fault, folder);
+    }
+    assertEquals(1, ended.status(), "the fault went unnoticed: " + ended.output());
+    assertFalse(Json.object(ended.lastLine()).get("verified").getAsBoolean());
+    assertTrue(
+        ended.errors().contains("digest") || ended.errors().contains("page "),
+        "it failed for another reason: " + ended.errors());
+  }
+
+  private static Program.Ended migrate(Fault fault, Path folder) throws Exception {
+    boolean process = fault.tracking.equals("process");
     try (Program program =
         Program.startWith(
             folder.toString(),
@@ -138,16 +157,7 @@ class PlantedFaultTest {
             "--at-limit",
             "stop_and_copy",
             "--json")) {
-      Program.Ended ended = program.end();
-      if (fault == Fault.NONE) {
-        assertEquals(0, ended.status(), ended.errors());
-        return;
-      }
-      assertEquals(1, ended.status(), "the fault went unnoticed: " + ended.output());
-      assertFalse(Json.object(ended.lastLine()).get("verified").getAsBoolean());
-      assertTrue(
-          ended.errors().contains("digest") || ended.errors().contains("page "),
-          "it failed for another reason: " + ended.errors());
+      return program.end();
     }
   }
 
