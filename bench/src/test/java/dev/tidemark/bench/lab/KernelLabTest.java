@@ -43,11 +43,12 @@ class KernelLabTest {
 
   /**
    * For each JVM in the lab, also one that a test starts: under emulation the second compiler and
-   * vectors cost more than they bring.
+   * vectors cost more than they bring. A method handle that is compiled anew at its 127th call
+   * takes memory; where a test has the kernel refuse that, the JVM would end.
    */
   private static final String JVM_FLAGS =
       "-Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xshare:auto -XX:-UsePerfData"
-          + " -Dtidemark.vector=forbid";
+          + " -Djava.lang.invoke.MethodHandle.CUSTOMIZE_THRESHOLD=-1 -Dtidemark.vector=forbid";
 
   private static final boolean REQUIRED = "true".equals(System.getenv("TIDEMARK_REQUIRE_LAB"));
   private static final Path ROOT = Path.of(System.getProperty("tidemark.root"));
