@@ -1,11 +1,11 @@
 package dev.tidemark.bench.guest;
 
 /** Waiting for a thread that ends soon. */
-final class Joins {
+public final class Joins {
   private Joins() {}
 
   /** Waits to the end; an interrupt is kept for later. */
-  static void uninterruptibly(Thread thread) {
+  public static void uninterruptibly(Thread thread) {
     boolean interrupted = false;
     while (thread.isAlive()) {
       try {

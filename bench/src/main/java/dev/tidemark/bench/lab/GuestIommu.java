@@ -2,6 +2,7 @@ package dev.tidemark.bench.lab;
 
 import static java.lang.foreign.ValueLayout.JAVA_LONG;
 
+import dev.tidemark.bench.guest.Joins;
 import dev.tidemark.bench.guest.PageDevice;
 import dev.tidemark.bench.guest.ProcessGuest;
 import dev.tidemark.engine.log.RamBlockLog;
@@ -179,16 +180,8 @@ public final class GuestIommu implements PageDevice, AutoCloseable {
   }
 
   private static void join(Thread thread) {
-    boolean interrupted = false;
-    while (thread != null && thread.isAlive()) {
-      try {
-        thread.join();
-      } catch (InterruptedException e) {
-        interrupted = true;
-      }
-    }
-    if (interrupted) {
-      Thread.currentThread().interrupt();
+    if (thread != null) {
+      Joins.uninterruptibly(thread);
     }
   }
 
