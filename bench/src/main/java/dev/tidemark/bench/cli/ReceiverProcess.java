@@ -1,12 +1,11 @@
 package dev.tidemark.bench.cli;
 
+import dev.tidemark.bench.Main;
+import dev.tidemark.bench.hot.OtherJvm;
 import java.io.BufferedReader;
 import java.io.IOException;
-import java.lang.management.ManagementFactory;
 import java.net.InetSocketAddress;
 import java.nio.charset.StandardCharsets;
-import java.util.ArrayList;
-import java.util.List;
 import java.util.concurrent.TimeUnit;
 
 /** A receiving process of this program's own, with the same Java and the same flags. */
@@ -30,18 +29,11 @@ final class ReceiverProcess implements AutoCloseable {
    * @throws IllegalStateException if it does not come so far
    */
   static ReceiverProcess start() throws InterruptedException {
-    List<String> command = new ArrayList<>();
-    command.add(ProcessHandle.current().info().command().orElse("java"));
-    command.addAll(ManagementFactory.getRuntimeMXBean().getInputArguments());
-    // What a jar's manifest grants holds only for a process that is started with -jar.
-    command.add("--enable-native-access=ALL-UNNAMED");
-    command.add("-cp");
-    command.add(System.getProperty("java.class.path"));
-    command.add("dev.tidemark.bench.Main");
-    command.addAll(List.of("receive", "--listen", "tcp:127.0.0.1:0", "--json"));
+    ProcessBuilder command =
+        OtherJvm.command(Main.class, "receive", "--listen", "tcp:127.0.0.1:0", "--json");
     ReceiverProcess receiver;
     try {
-      receiver = new ReceiverProcess(new ProcessBuilder(command).start());
+      receiver = new ReceiverProcess(command.start());
     } catch (IOException e) {
       throw new IllegalStateException("the receiving process did not start: " + e.getMessage(), e);
     }

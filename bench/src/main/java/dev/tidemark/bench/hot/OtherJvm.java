@@ -5,11 +5,20 @@ import java.lang.management.ManagementFactory;
 import java.util.ArrayList;
 import java.util.List;
 
-/** Starts a class of this program in a process of its own, with the same Java and flags. */
-final class OtherJvm {
+/** Classes of this program in processes of their own, with the same Java and flags. */
+public final class OtherJvm {
   private OtherJvm() {}
 
   static Process start(Class<?> main, String... arguments) {
+    try {
+      return command(main, arguments).redirectError(ProcessBuilder.Redirect.DISCARD).start();
+    } catch (IOException e) {
+      throw new IllegalStateException("no process for " + main.getName(), e);
+    }
+  }
+
+  /** What starts such a process. */
+  public static ProcessBuilder command(Class<?> main, String... arguments) {
     List<String> command = new ArrayList<>();
     command.add(ProcessHandle.current().info().command().orElse("java"));
     command.addAll(ManagementFactory.getRuntimeMXBean().getInputArguments());
@@ -19,10 +28,6 @@ final class OtherJvm {
     command.add(System.getProperty("java.class.path"));
     command.add(main.getName());
     command.addAll(List.of(arguments));
-    try {
-      return new ProcessBuilder(command).redirectError(ProcessBuilder.Redirect.DISCARD).start();
-    } catch (IOException e) {
-      throw new IllegalStateException("no process for " + main.getName(), e);
-    }
+    return new ProcessBuilder(command);
   }
 }
