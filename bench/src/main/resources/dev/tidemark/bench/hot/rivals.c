@@ -184,19 +184,22 @@ uint64_t same_cardinality(const char *map, long bytes) {
   return sum(n);
 }
 
-// How many of the pages hold only zeros; the first bytes decide most that do not.
+// How many of the pages hold only zeros; the first bytes decide most that do not. Of many ways to
+// read the rest this is the best: with 16 lines a round, with 4 sums, or with a branch every 256
+// bytes or 1 KiB it is slower, in cache twice as slow.
 uint64_t zero_pages(const char *memory, long pages) {
   uint64_t zeros = 0;
   for (long page = 0; page < pages; page++) {
     const char *p = memory + (page << 12);
-    long i = 0;
-    for (; i < 4096; i += 4 * WIDTH) {
-      if (any(or(or(load(p + i), load(p + i + WIDTH)),
-                 or(load(p + i + 2 * WIDTH), load(p + i + 3 * WIDTH))))) {
-        break;
-      }
+    vec all = load(p);
+    if (any(all)) {
+      continue;
     }
-    zeros += i == 4096;
+#pragma GCC unroll 8
+    for (long i = 0; i < 4096; i += WIDTH) {
+      all = or(all, load(p + i));
+    }
+    zeros += !any(all);
   }
   return zeros;
 }

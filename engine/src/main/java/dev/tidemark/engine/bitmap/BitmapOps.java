@@ -70,22 +70,16 @@ public interface BitmapOps {
   long nextClear(MemorySegment map, long from, long end);
 
   /**
-   * Whether memory holds only zeros, for pages that need not be sent. Stops early if not.
-   *
-   * @param memory native memory of any kind and alignment
-   * @param offset bytes
-   * @param bytes 0 or more
-   */
-  boolean isZero(MemorySegment memory, long offset, long bytes);
-
-  /**
-   * How many pages of 4 KiB hold only zeros, before the first that does not.
+   * Which pages of 4 KiB hold only zeros, and need not be sent. Most others show it in their first
+   * bytes, and are left then. Memory that an arena may close meanwhile is read word by word, all
+   * other, such as mappings, with vectors.
    *
    * @param memory native memory of any kind and alignment
    * @param offset of the first page in bytes
-   * @param pages 0 or more
+   * @param pages 0 to 64
+   * @return bit n is set if page n is zero
    */
-  long zeroPages(MemorySegment memory, long offset, long pages);
+  long zeroPages(MemorySegment memory, long offset, int pages);
 
   /**
    * Counts a plane's bits and writes its summary, in one scan: bit n of {@code lines} says that

@@ -32,9 +32,7 @@ abstract class CheckedBitmapOps implements BitmapOps {
 
   abstract long doNextClear(MemorySegment map, long from, long end);
 
-  abstract boolean doIsZero(MemorySegment memory, long offset, long bytes);
-
-  abstract long doZeroPages(MemorySegment memory, long offset, long pages);
+  abstract long doZeroPages(MemorySegment memory, long offset, int pages);
 
   abstract long doSummarize(MemorySegment map, long words, MemorySegment lines);
 
@@ -127,17 +125,11 @@ abstract class CheckedBitmapOps implements BitmapOps {
   }
 
   @Override
-  public final boolean isZero(MemorySegment memory, long offset, long bytes) {
-    checkMemory(memory, offset, bytes);
-    return doIsZero(memory, offset, bytes);
-  }
-
-  @Override
-  public final long zeroPages(MemorySegment memory, long offset, long pages) {
-    if (pages > Long.MAX_VALUE >>> Pages.SHIFT) {
-      throw new IndexOutOfBoundsException(pages + " pages");
+  public final long zeroPages(MemorySegment memory, long offset, int pages) {
+    if (pages > 64) {
+      throw new IndexOutOfBoundsException(pages + " pages, where the answer has 64 bits");
     }
-    checkMemory(memory, offset, pages << Pages.SHIFT);
+    checkMemory(memory, offset, (long) pages << Pages.SHIFT);
     return doZeroPages(memory, offset, pages);
   }
 

@@ -255,28 +255,21 @@ class ScalarBitmapOps extends CheckedBitmapOps {
   }
 
   @Override
-  boolean doIsZero(MemorySegment memory, long offset, long bytes) {
-    return isZeroRange(memory, offset, bytes);
+  long doZeroPages(MemorySegment memory, long offset, int pages) {
+    return zeroPagesRange(memory, offset, pages);
   }
 
-  @Override
-  long doZeroPages(MemorySegment memory, long offset, long pages) {
-    long page = 0;
-    while (page < pages && isZeroRange(memory, offset + (page << Pages.SHIFT), Pages.SIZE)) {
-      page++;
+  static long zeroPagesRange(MemorySegment memory, long offset, int pages) {
+    long zero = 0;
+    for (int page = 0; page < pages; page++) {
+      zero |= isZeroPage(memory, offset + ((long) page << Pages.SHIFT)) ? 1L << page : 0;
     }
-    return page;
+    return zero;
   }
 
-  static boolean isZeroRange(MemorySegment memory, long offset, long bytes) {
-    long at = offset;
-    for (; at <= offset + bytes - 8; at += 8) {
+  private static boolean isZeroPage(MemorySegment memory, long offset) {
+    for (long at = offset; at < offset + Pages.SIZE; at += 8) {
       if (memory.get(ValueLayout.JAVA_LONG_UNALIGNED, at) != 0) {
-        return false;
-      }
-    }
-    for (; at < offset + bytes; at++) {
-      if (memory.get(ValueLayout.JAVA_BYTE, at) != 0) {
         return false;
       }
     }

@@ -66,9 +66,6 @@ final class SelfTest implements AutoCloseable {
     new Named(
         "nextClear",
         (ops, maps, dstBit, srcBit, bits) -> ops.nextClear(maps.src, srcBit, srcBit + bits)),
-    new Named(
-        "isZero",
-        (ops, maps, dstBit, srcBit, bits) -> ops.isZero(maps.src, srcBit, bits >>> 3) ? 1 : 0),
     new Named("zeroPages", (ops, maps, dstBit, srcBit, bits) -> ops.zeroPages(maps.src, srcBit, 1)),
     new Named(
         "summarize",

@@ -154,17 +154,19 @@ public final class StreamWriter {
     long address = memory.address();
     long zeros = 0;
     long end = first + count;
-    for (long page = first; page < end; page++) {
-      long stop = page + ZeroPages.count(memory, page << Pages.SHIFT, end - page);
-      zeros += stop - page;
-      for (; page < stop; page++) {
-        record(index, page << Pages.SHIFT | StreamFormat.FLAG_ZERO);
-        out.be8(0);
-      }
-      if (page < end) {
+    for (long page = first; page < end; ) {
+      int some = (int) Math.min(64, end - page);
+      long zero = ZeroPages.find(memory, page << Pages.SHIFT, some);
+      zeros += Long.bitCount(zero);
+      for (long stop = page + some; page < stop; page++, zero >>>= 1) {
         long offset = page << Pages.SHIFT;
-        record(index, offset | StreamFormat.FLAG_PAGE);
-        out.memory(address + offset, Pages.SIZE);
+        if ((zero & 1) != 0) {
+          record(index, offset | StreamFormat.FLAG_ZERO);
+          out.be8(0);
+        } else {
+          record(index, offset | StreamFormat.FLAG_PAGE);
+          out.memory(address + offset, Pages.SIZE);
+        }
       }
     }
     zeroPages += zeros;

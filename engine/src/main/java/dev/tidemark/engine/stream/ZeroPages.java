@@ -13,18 +13,14 @@ final class ZeroPages {
 
   private ZeroPages() {}
 
-  private static boolean isZero(MemorySegment memory, long offset) {
-    return OPS.isZero(memory, offset, Pages.SIZE);
-  }
-
-  /** How many pages are zero, before the first that is not. */
-  static long count(MemorySegment memory, long offset, long pages) {
+  /** Which of up to 64 pages are zero, a bit each. */
+  static long find(MemorySegment memory, long offset, int pages) {
     return OPS.zeroPages(memory, offset, pages);
   }
 
   /** Makes a page zero; does not write to one that is, which keeps private memory unallocated. */
   static void clear(MemorySegment memory, long offset) {
-    if (!isZero(memory, offset)) {
+    if (find(memory, offset, 1) == 0) {
       MemorySegment.copy(ZERO, 0, memory, offset, Pages.SIZE);
     }
   }

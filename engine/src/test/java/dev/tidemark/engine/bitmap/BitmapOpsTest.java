@@ -4,14 +4,15 @@ import static dev.tidemark.engine.bitmap.CheckedBitmapOps.WORD;
 import static java.lang.foreign.ValueLayout.JAVA_BYTE;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertThrows;
-import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import dev.tidemark.ffm.Mapping;
 import dev.tidemark.ffm.Pages;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.util.BitSet;
 import java.util.List;
 import java.util.SplittableRandom;
+import java.util.function.Consumer;
 import java.util.stream.Stream;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
@@ -251,40 +252,52 @@ class BitmapOpsTest {
     }
   }
 
-  @Test
-  void zeroPagesAreCountedUpToTheFirstThatIsNot() {
-    try (Arena arena = Arena.ofConfined()) {
-      int pages = 5;
-      MemorySegment memory = arena.allocate(pages * Pages.SIZE + 1, 64);
-      for (int offset = 0; offset < 2; offset++) {
-        assertEquals(pages, ops.zeroPages(memory, offset, pages));
-        assertEquals(0, ops.zeroPages(memory, offset, 0));
-        for (int i = 0; i < 2000; i++) {
-          long at = random.nextLong(pages * Pages.SIZE);
-          memory.set(JAVA_BYTE, offset + at, (byte) (1 << random.nextInt(8)));
-          long before = at / Pages.SIZE;
-          assertEquals(before, ops.zeroPages(memory, offset, pages), "byte " + at);
-          assertEquals(before, ops.zeroPages(memory, offset, before), "pages before byte " + at);
-          memory.set(JAVA_BYTE, offset + at, (byte) 0);
-        }
-      }
+  /** Memory that an arena closes, and memory without one, are read in different ways. */
+  private void withBothKinds(long bytes, Consumer<MemorySegment> test) {
+    try (Arena arena = Arena.ofConfined();
+        Mapping mapping = Mapping.guarded(Pages.roundUp(bytes))) {
+      test.accept(arena.allocate(bytes, 64));
+      test.accept(mapping.segment().asSlice(Pages.roundUp(bytes) - bytes));
     }
   }
 
   @Test
+  void pagesAreZeroWhereNoByteIsSet() {
+    withBothKinds(
+        64 * Pages.SIZE + 1,
+        memory -> {
+          for (int i = 0; i < 300; i++) {
+            int offset = i & 1;
+            int pages = i < 128 ? i / 2 + 1 : 1 + random.nextInt(64);
+            long expected = -1L >>> 64 - pages;
+            memory.fill((byte) 0);
+            for (int page = 0; page < 64; page++) {
+              if (random.nextInt(3) == 0) {
+                long at = offset + page * Pages.SIZE + random.nextLong(Pages.SIZE);
+                memory.set(JAVA_BYTE, at, (byte) (1 << random.nextInt(8)));
+                expected &= ~(1L << page);
+              }
+            }
+            assertEquals(expected, ops.zeroPages(memory, offset, pages), pages + " pages");
+            assertEquals(0, ops.zeroPages(memory, offset, 0));
+          }
+        });
+  }
+
+  @Test
   void zeroTestFindsALoneBitAnywhere() {
-    MemorySegment page = dstPage.page();
-    assertTrue(ops.isZero(page, 0, Pages.SIZE));
-    for (long at = 0; at < Pages.SIZE; at++) {
-      page.set(JAVA_BYTE, at, (byte) (1 << random.nextInt(8)));
-      long from = random.nextLong(at + 1);
-      long end = random.nextLong(at + 1, Pages.SIZE + 1);
-      assertEquals(false, ops.isZero(page, 0, Pages.SIZE), "byte " + at);
-      assertEquals(false, ops.isZero(page, from, end - from), "byte " + at + " from " + from);
-      assertTrue(ops.isZero(page, from, at - from), "up to byte " + at + " from " + from);
-      assertTrue(ops.isZero(page, at + 1, Pages.SIZE - at - 1), "behind byte " + at);
-      page.set(JAVA_BYTE, at, (byte) 0);
-    }
+    withBothKinds(
+        3 * Pages.SIZE,
+        memory -> {
+          for (long at = Pages.SIZE; at < 2 * Pages.SIZE; at++) {
+            memory.set(JAVA_BYTE, at, (byte) (1 << random.nextInt(8)));
+            assertEquals(0b101, ops.zeroPages(memory, 0, 3), "byte " + at);
+            long before = at - Pages.SIZE;
+            assertEquals(0b01, ops.zeroPages(memory, before, 2), "byte " + at + " behind a page");
+            assertEquals(1, ops.zeroPages(memory, at + 1, 1), "a page behind byte " + at);
+            memory.set(JAVA_BYTE, at, (byte) 0);
+          }
+        });
   }
 
   @Test
@@ -340,14 +353,16 @@ class BitmapOpsTest {
     assertThrows(IndexOutOfBoundsException.class, () -> ops.or(map, 1, src, 0, end));
     assertThrows(IndexOutOfBoundsException.class, () -> ops.nextSet(map, 2, 1));
     assertThrows(IndexOutOfBoundsException.class, () -> ops.nextClear(map, 0, end + 1));
-    assertThrows(IndexOutOfBoundsException.class, () -> ops.isZero(map, 1, map.byteSize()));
     assertThrows(IndexOutOfBoundsException.class, () -> ops.zeroPages(map, 0, -1));
-    assertThrows(IndexOutOfBoundsException.class, () -> ops.zeroPages(map, 0, 1L << 53));
+    assertThrows(IndexOutOfBoundsException.class, () -> ops.zeroPages(map, 0, 65));
+    long pages = map.byteSize() >>> Pages.SHIFT;
+    assertThrows(IndexOutOfBoundsException.class, () -> ops.zeroPages(map, 0, (int) pages + 1));
+    assertThrows(IndexOutOfBoundsException.class, () -> ops.zeroPages(map, -1, 0));
     assertThrows(IndexOutOfBoundsException.class, () -> ops.summarize(map, WORDS + 1, src));
     assertThrows(
         IndexOutOfBoundsException.class, () -> ops.summarize(map, WORDS, src.asSlice(0, 0)));
     assertThrows(IllegalArgumentException.class, () -> ops.any(heap, 0, 1));
-    assertThrows(IllegalArgumentException.class, () -> ops.isZero(heap, 0, 1));
+    assertThrows(IllegalArgumentException.class, () -> ops.zeroPages(heap, 0, 0));
     assertThrows(IllegalArgumentException.class, () -> ops.any(map.asSlice(4), 0, 1));
     // The destination's last word is the source's first.
     assertThrows(IllegalArgumentException.class, () -> ops.or(map, 0, map, 100, 100));
