@@ -24,6 +24,7 @@ static inline vec add(vec a, vec b) { return _mm512_add_epi64(a, b); }
 static inline vec shr(vec a, int n) { return _mm512_srl_epi64(a, _mm_cvtsi32_si128(n)); }
 static inline vec shl(vec a, int n) { return _mm512_sll_epi64(a, _mm_cvtsi32_si128(n)); }
 static inline vec count(vec a) { return _mm512_popcnt_epi64(a); }
+static inline int full(const void *p) { return !_mm512_cmpneq_epi64_mask(load(p), _mm512_set1_epi64(-1)); }
 static inline int any(vec a) { return _mm512_test_epi64_mask(a, a) != 0; }
 static inline uint64_t sum(vec a) { return _mm512_reduce_add_epi64(a); }
 static inline vec xor(vec a, vec b) { return _mm512_xor_si512(a, b); }
@@ -260,14 +261,17 @@ static void clear_lines(char *map, long words, const uint64_t *lines) {
 
 #define ENOUGH 1024
 #define WORDS 64 // Collected before what is in them is listed.
+#define FAR (1 << 20) // Larger bitmaps are out of cache.
+#define CHUNK 1024
+#define MANY 8
 
 struct cursor {
   const uint64_t *map, *lines;
-  long words, word;
+  long end, line, near; // In lines: behind the last, the next, the first that was not read ahead.
   uint64_t base, opened;
   int open; // A run goes on where the list was cut.
   int at, found;
-  int ends[ENOUGH + 64 * (WORDS + 16) + 64];
+  int ends[ENOUGH + 64 * (WORDS + 8) + 64];
 };
 
 #define EDGE(k)                                                                                    \
@@ -294,86 +298,123 @@ static inline void compress_bits(uint64_t edges, int place, int *ends) {
 }
 #endif
 
+// Which lines have bits, from one on to the end of a word of the summary.
+static inline uint64_t named(const struct cursor *c, long line) {
+  uint64_t left = c->lines[line >> 6] >> (line & 63);
+  return c->end - line < 64 ? left & ((1ULL << (c->end - line)) - 1) : left;
+}
+
+// A run that is open at the end of a line ends in the next, if only at its first bit.
+static inline uint64_t after_open(uint64_t left, uint64_t low, int line, uint64_t in) {
+  return low & ~(left >> line >> 1) ? left | (low << line << 1 & in) : left;
+}
+
+// Reads ahead what will be looked at: a line that is missed later holds up all that follow.
+static void __attribute__((noinline)) read_ahead(struct cursor *c) {
+  long first = c->line & -64, stop = first + CHUNK < c->end ? first + CHUNK : c->end;
+  vec all = zero();
+  for (; first < stop; first += 64) {
+    uint64_t left = named(c, first);
+    if (__builtin_popcountll(left) > MANY) {
+      for (long at = 0; at < 64 && first + at < c->end; at++) {
+        all = or(all, load(c->map + (first + at) * 8));
+      }
+    } else {
+      for (; left; left &= left - 1) {
+        all = or(all, load(c->map + (first + __builtin_ctzll(left)) * 8));
+      }
+    }
+  }
+  c->near = first;
+  __asm__ volatile("" : : "r"(any(all)));
+}
+
 // Lists where runs start and stop, in turn: the set bits of a word differenced with itself.
 static int __attribute__((noinline)) find(struct cursor *c) {
   int *ends = c->ends;
-  c->base = c->open ? c->opened : (uint64_t)c->word << 6;
+  c->base = c->open ? c->opened : (uint64_t)c->line << 9;
   ends[0] = 0;
-  int n = c->open;
-  long i = c->word;
-  while (i < c->words && n < ENOUGH) {
-    uint64_t line[WORDS + 24], places[WORDS + 24];
+  int n = c->open, is_far = c->end << 6 > FAR;
+  while (c->line < c->end && n < ENOUGH) {
+    uint64_t edges[WORDS + 8], places[WORDS + 8], low = n & 1;
     int words = 0;
-    while (i < c->words && words < WORDS) {
-      uint64_t named = c->lines[i >> 9] >> (i >> 3 & 63);
-      if (!(named & 1)) {
-        i += (named ? __builtin_ctzll(named) : 64 - (i >> 3 & 63)) << 3;
-        continue;
-      }
-      uint64_t place = ((uint64_t)i << 6) - c->base;
-      if (i == 0) {
-        for (int w = 0; w < 8; w++) {
-          uint64_t v = c->map[w];
-          line[words] = v ^ (v << 1 | (w ? c->map[w - 1] >> 63 : 0));
-          places[words] = place + w * 64;
-          words += line[words] != 0;
-        }
-      } else {
-        const char *p = (const char *)(c->map + i);
+    if (is_far && c->line >= c->near) {
+      read_ahead(c);
+    }
+    long block = c->line >> 6, last = (c->end - 1) >> 6;
+    uint64_t from = ~0ULL << (c->line & 63), first = 1ULL << (c->line & 63);
+    c->line = c->end;
+    while (block <= last) {
+      uint64_t in = block == last ? ~0ULL >> (-c->end & 63) : ~0ULL;
+      uint64_t left = (c->lines[block] & in & from) | (first & -low);
+      while (left) {
+        int ahead = __builtin_ctzll(left);
+        left &= left - 1;
+        long line = block << 6 | ahead;
+        const char *p = (const char *)(c->map + line * 8);
+        uint64_t place = ((uint64_t)line << 9) - c->base;
 #if WIDTH == 64
         const vec up = _mm512_setr_epi64(0, 64, 128, 192, 256, 320, 384, 448);
-        vec v = load(p), e = xor(v, or(shl(v, 1), shr(load(p - 8), 63)));
+        vec v = load(p);
+        unsigned tops = _mm512_movepi64_mask(v);
+        vec e = xor(v, shl(v, 1));
+        e = _mm512_mask_xor_epi64(e, tops << 1 | low, e, _mm512_set1_epi64(1));
+        low = tops >> 7;
+        left = after_open(left, low, ahead, in);
         __mmask8 set = words_set(e);
-        if (!set && (i & 511) != 504 && (named >> 1 & 1)) {
-          i += 8; // Inside of a long run.
+        if (!set) { // Inside of a long run, which may go on for many whole lines.
+          while ((left >> ahead >> 1 & 15) == 15 && full(p + 64) && full(p + 128) &&
+                 full(p + 192) && full(p + 256)) {
+            ahead += 4;
+            p += 256;
+            left &= ~0ULL << ahead << 1;
+          }
           continue;
         }
-        store(line + words, _mm512_maskz_compress_epi64(set, e));
+        store(edges + words, _mm512_maskz_compress_epi64(set, e));
         store(places + words, _mm512_maskz_compress_epi64(set, add(_mm512_set1_epi64(place), up)));
         words += __builtin_popcount(set);
 #else
-        for (int at = 0; at < 64; at += WIDTH) {
-          vec v = load(p + at);
-          uint64_t e[WIDTH / 8];
-          store(e, xor(v, or(shl(v, 1), shr(load(p + at - 8), 63))));
-          for (int w = 0; w < WIDTH / 8; w++) {
-            line[words] = e[w];
-            places[words] = place + (at + w * 8) * 8;
-            words += e[w] != 0;
-          }
+        for (int w = 0; w < 8; w++) {
+          uint64_t v = ((const uint64_t *)p)[w];
+          edges[words] = v ^ (v << 1 | low);
+          places[words] = place + w * 64;
+          words += edges[words] != 0;
+          low = v >> 63;
         }
+        left = after_open(left, low, ahead, in);
 #endif
+        if (words >= WORDS) {
+          c->line = line + 1;
+          last = -1;
+          break;
+        }
       }
-      // A run that is open at the end of the line stops there unless the next one is named; at the
-      // end of a word of the summary that is not known yet, and looked up.
-      i += 8;
-      int next = i < c->words && (c->lines[i >> 9] >> (i >> 3 & 63) & 1);
-      line[words] = 1;
-      places[words] = ((uint64_t)i << 6) - c->base;
-      words += c->map[i - 1] >> 63 & !next & (i < c->words);
+      block++;
+      from = ~0ULL;
+      first = 1;
     }
     for (int w = 0; w < words; w++) {
-      int count = __builtin_popcountll(line[w]);
+      int count = __builtin_popcountll(edges[w]);
 #if WIDTH == 64
       if (count > 4) {
-        compress_bits(line[w], places[w], ends + n);
+        compress_bits(edges[w], places[w], ends + n);
       } else
 #endif
-        list_bits(line[w], count, places[w], ends, n);
+        list_bits(edges[w], count, places[w], ends, n);
       n += count;
     }
   }
-  c->word = i < c->words ? i : c->words;
   c->open = n & 1;
-  if (c->open && c->word == c->words) {
-    ends[n++] = (c->words << 6) - c->base;
+  if (c->open && c->line == c->end) {
+    ends[n++] = (c->end << 9) - c->base;
     c->open = 0;
   } else if (c->open) {
     c->opened = c->base + ends[--n];
   }
   c->at = 0;
   c->found = n;
-  return n || (c->word < c->words && find(c));
+  return n || (c->line < c->end && find(c));
 }
 
 static inline int next(struct cursor *c) {
@@ -397,8 +438,8 @@ uint64_t same_harvest(char *map, long words, uint64_t *lines) {
   uint64_t result = summarize(map, words, lines);
   c.map = (uint64_t *)map;
   c.lines = lines;
-  c.words = words;
-  c.word = 0;
+  c.end = words >> 3;
+  c.line = c.near = 0;
   c.open = 0;
   c.at = c.found = 0;
   while (next(&c)) {

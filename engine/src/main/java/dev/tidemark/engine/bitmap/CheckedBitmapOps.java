@@ -41,20 +41,20 @@ abstract class CheckedBitmapOps implements BitmapOps {
   abstract long doOrLines(MemorySegment dst, MemorySegment src, long words, MemorySegment lines);
 
   /**
-   * Lists where runs start and stop in up to 64 lines, in turn, for {@link RunCursor}: the set bits
-   * of each word differenced with itself, one bit further on. Stops after a line with which there
-   * are {@link RunCursor#ENOUGH}, or some lines later. A run that is open at the end of the last
-   * line stays open.
+   * Lists where runs start and stop in whole lines, in turn, for {@link RunCursor}: the set bits of
+   * each word differenced with itself, one bit further on. Stops after a line with which there are
+   * {@link RunCursor#ENOUGH}, or some lines later. A run that is open at the end of the last line
+   * stays open.
    *
-   * @param offset of the first line in bytes, at least 64
-   * @param lines which of them to look at; the others are clean
-   * @param place of the first line's first bit
+   * @param lines the bitmap's summary, or null to look at every line
+   * @param base the bit that the places count from
+   * @param end line behind the last
    * @param ends takes the places, from {@code n} on; an odd {@code n} says that a run is open
-   * @param edges scratch, as {@link RunCursor} lays it out; takes the lines that were not looked at
+   * @param edges scratch, as {@link RunCursor} lays it out; names the first line, takes the next
    * @return the new {@code n}
    */
   abstract int listRuns(
-      MemorySegment map, long offset, long lines, int place, int[] ends, int n, long[] edges);
+      MemorySegment map, MemorySegment lines, long base, long end, int[] ends, int n, long[] edges);
 
   @Override
   public final void or(MemorySegment dst, long dstBit, MemorySegment src, long srcBit, long bits) {

@@ -16,11 +16,16 @@ public final class RunCursor {
   /** Words with edges that a twin may collect before it lists what is in them; plus a line. */
   static final int WORDS = 64;
 
-  /** What is where in {@link #edges}: lines not looked at, words with edges, their places. */
-  static final int LEFT = 0;
+  /**
+   * What is where in {@link #edges}: the next line to look at, the first that was not read ahead,
+   * what was read there, words with edges, their places.
+   */
+  static final int LINE = 0;
 
-  static final int EDGES = 1;
-  static final int PLACES = EDGES + WORDS + 24;
+  static final int NEAR = 1;
+  static final int READ = 2;
+  static final int EDGES = 3;
+  static final int PLACES = EDGES + WORDS + 8;
 
   /** Words looked at in one go at most, so that places in them are ints. */
   private static final long MOST_WORDS = 1 << 24;
@@ -28,9 +33,9 @@ public final class RunCursor {
   private final CheckedBitmapOps ops;
 
   /** Where runs start and stop, in turn, from {@link #base} on; with room for WORDS and some. */
-  private final int[] ends = new int[ENOUGH + 64 * (WORDS + 16) + 16];
+  private final int[] ends = new int[ENOUGH + 64 * (WORDS + 8) + 16];
 
-  private final long[] edges = new long[PLACES + WORDS + 24];
+  private final long[] edges = new long[PLACES + WORDS + 8];
   private long base;
   private MemorySegment map;
   private MemorySegment lines;
@@ -42,10 +47,10 @@ public final class RunCursor {
 
   private long lastMask;
 
-  /** The first word of the second line, and of the last: only the ones between are whole. */
-  private long secondLine;
+  /** The first word of the first line that is whole, and of the first one behind those. */
+  private long firstWhole;
 
-  private long lastLine;
+  private long endWhole;
 
   /** The next line's first word. */
   private long word;
@@ -99,8 +104,9 @@ public final class RunCursor {
     firstMask = -1L << from;
     lastMask = -1L >>> -end;
     word = startWord & -8;
-    secondLine = word + 8;
-    lastLine = endWord - 1 & -8;
+    edges[NEAR] = 0;
+    firstWhole = from + 511 >>> 9 << 3;
+    endWhole = end >>> 9 << 3;
     open = false;
   }
 
@@ -118,11 +124,13 @@ public final class RunCursor {
       ends[0] = 0;
       n = open ? 1 : 0;
       while (word < endWord && n < ENOUGH && word < stop) {
-        if (word < secondLine || word >= lastLine) {
+        if (word < firstWhole || word >= endWhole) {
           n = listPart(n);
           word += 8;
         } else {
-          n = listLines(n);
+          edges[LINE] = word >>> 3;
+          n = ops.listRuns(map, lines, base, Math.min(endWhole, stop) >>> 3, ends, n, edges);
+          word = edges[LINE] << 3;
         }
       }
       open = (n & 1) != 0;
@@ -154,28 +162,16 @@ public final class RunCursor {
     return ends[2 * run + 1] - ends[2 * run];
   }
 
-  /** Lists the ends in whole lines, up to the next 64 of them. */
-  private int listLines(int before) {
-    int n = before;
-    long first = word;
-    long count = Math.min(64 - (first >>> 3 & 63), lastLine - first >>> 3);
-    long named =
-        lines == null ? -1 : lines.get(CheckedBitmapOps.WORD, first >>> 9 << 3) >>> (first >>> 3);
-    named &= -1L >>> -count;
-    if (named == 0 && (n & 1) == 0) {
-      word = first + (count << 3);
-      return n;
-    }
-    n = ops.listRuns(map, first << 3, named, (int) ((first << 6) - base), ends, n, edges);
-    // The line behind the last that was looked at, and the next one that is named.
-    long left = edges[LEFT];
-    long behind = 64 - Long.numberOfLeadingZeros(named & ~left);
-    long onwards = left == 0 ? count : Long.numberOfTrailingZeros(left);
-    if ((n & 1) != 0 && behind < onwards) {
-      ends[n++] = (int) ((first + (behind << 3) << 6) - base);
-    }
-    word = first + (onwards << 3);
-    return n;
+  /**
+   * Which lines are to be looked at, from one on to the end of a word of the summary.
+   *
+   * @param end line behind the last
+   * @return the line itself in bit 0
+   */
+  static long named(MemorySegment lines, long line, long end) {
+    long count = Math.min(64 - (line & 63), end - line);
+    long named = lines == null ? -1 : lines.get(CheckedBitmapOps.WORD, line >>> 6 << 3) >>> line;
+    return named & -1L >>> -count;
   }
 
   /** Lists the ends in a line at an end of the range. */

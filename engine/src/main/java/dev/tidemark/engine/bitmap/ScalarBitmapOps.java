@@ -322,21 +322,28 @@ class ScalarBitmapOps extends CheckedBitmapOps {
 
   @Override
   int listRuns(
-      MemorySegment map, long offset, long lines, int place, int[] ends, int before, long[] edges) {
+      MemorySegment map,
+      MemorySegment lines,
+      long base,
+      long end,
+      int[] ends,
+      int before,
+      long[] edges) {
     int n = before;
-    int next = 0;
-    long left = lines;
-    while (left != 0 && n < RunCursor.ENOUGH) {
-      int line = Long.numberOfTrailingZeros(left);
-      left &= left - 1;
-      if ((n & 1) != 0 && line != next) {
-        ends[n++] = place + (next << 9);
+    long line = edges[RunCursor.LINE];
+    while (line < end && n < RunCursor.ENOUGH) {
+      // An open run ends in the next line, if only at its first bit.
+      long left = RunCursor.named(lines, line, end) | n & 1;
+      if (left == 0) {
+        line = Math.min((line | 63) + 1, end);
+        continue;
       }
-      next = line + 1;
+      line += Long.numberOfTrailingZeros(left);
+      int place = (int) ((line << 9) - base);
       int set = 0;
-      long low = map.get(WORD, offset + (line << 6) - 8) >>> 63;
+      long low = n & 1;
       for (int word = 0; word < 8; word++) {
-        long bits = map.get(WORD, offset + (line << 6) + (word << 3));
+        long bits = map.get(WORD, (line << 6) + (word << 3));
         long edge = bits ^ (bits << 1 | low);
         edges[RunCursor.EDGES + word] = edge;
         set |= (int) ((edge | -edge) >>> 63) << word;
@@ -345,11 +352,12 @@ class ScalarBitmapOps extends CheckedBitmapOps {
       for (; set != 0; set &= set - 1) {
         int word = Integer.numberOfTrailingZeros(set) & 7;
         int count = Long.bitCount(edges[RunCursor.EDGES + word]);
-        listBits(edges[RunCursor.EDGES + word], count, place + (line << 9) + (word << 6), ends, n);
+        listBits(edges[RunCursor.EDGES + word], count, place + (word << 6), ends, n);
         n += count;
       }
+      line++;
     }
-    edges[RunCursor.LEFT] = left;
+    edges[RunCursor.LINE] = line;
     return n;
   }
 

@@ -4,6 +4,7 @@ import static java.nio.ByteOrder.LITTLE_ENDIAN;
 import static jdk.incubator.vector.VectorOperators.BIT_COUNT;
 import static jdk.incubator.vector.VectorOperators.LSHL;
 import static jdk.incubator.vector.VectorOperators.LSHR;
+import static jdk.incubator.vector.VectorOperators.LT;
 import static jdk.incubator.vector.VectorOperators.NE;
 import static jdk.incubator.vector.VectorOperators.XOR;
 
@@ -62,6 +63,15 @@ final class VectorBitmapOps extends CheckedBitmapOps {
 
   /** From so many bits in a word on it is quicker to compress the places than to list them. */
   private static final int COMPRESSED = 4;
+
+  /** Bitmaps of more bytes than this are out of cache. */
+  private static final long FAR = 1 << 20;
+
+  /** Lines that are read ahead at a time. */
+  private static final long READ_AHEAD = 1024;
+
+  /** From more named lines than this, of 64, all are read. */
+  private static final int MANY = 8;
 
   private static final VectorSpecies<Integer> PLACE = IntVector.SPECIES_512;
   private static final int PLACES = PLACE.length();
@@ -608,7 +618,10 @@ final class VectorBitmapOps extends CheckedBitmapOps {
     guard(map);
     guard(lines);
     LongVector count = LongVector.zero(SPECIES);
-    for (long at = 0; at < bytes; at += step) {
+    // An int, because C2 is not sure to take the range checks out of a loop over a long.
+    int eights = Math.toIntExact(bytes >>> 9);
+    for (int i = 0; i < eights; i++) {
+      long at = (long) i << 9;
       LongVector a = load(map, at);
       LongVector b = load(map, at + LINE);
       LongVector c = load(map, at + 2 * LINE);
@@ -627,7 +640,7 @@ final class VectorBitmapOps extends CheckedBitmapOps {
       set |= c.compare(NE, 0).toLong() << 48 | d.compare(NE, 0).toLong() << 56;
       // The top bit of each byte that is not 0; no branch, as it would be guessed wrongly.
       long any = ((set & ~TOPS) + ~TOPS | set) & TOPS;
-      lines.set(ValueLayout.JAVA_BYTE, at >>> 9, (byte) Long.compress(any, TOPS));
+      lines.set(ValueLayout.JAVA_BYTE, i, (byte) Long.compress(any, TOPS));
     }
     return count.reduceLanes(VectorOperators.ADD);
   }
@@ -722,10 +735,16 @@ final class VectorBitmapOps extends CheckedBitmapOps {
 
   @Override
   int listRuns(
-      MemorySegment map, long offset, long lines, int place, int[] ends, int n, long[] edges) {
+      MemorySegment map,
+      MemorySegment lines,
+      long base,
+      long end,
+      int[] ends,
+      int n,
+      long[] edges) {
     return BYTES == LINE
-        ? listRunsOfLines(map, offset, lines, place, ends, n, edges)
-        : listRunsOfParts(map, offset, lines, place, ends, n, edges);
+        ? listRunsOfLines(map, lines, base, end, ends, n, edges)
+        : listRunsOfParts(map, lines, base, end, ends, n, edges);
   }
 
   /**
@@ -733,48 +752,124 @@ final class VectorBitmapOps extends CheckedBitmapOps {
    * a branch on the data; then the places in each of them.
    */
   private static int listRunsOfLines(
-      MemorySegment map, long offset, long lines, int place, int[] ends, int before, long[] edges) {
+      MemorySegment map,
+      MemorySegment lines,
+      long base,
+      long end,
+      int[] ends,
+      int before,
+      long[] edges) {
     int n = before;
-    edges[RunCursor.LEFT] = lines;
-    if ((n & 1) != 0 && (lines & 1) == 0 && lines != 0) {
-      ends[n++] = place;
-    }
-    while (edges[RunCursor.LEFT] != 0 && n < RunCursor.ENOUGH) {
-      int words = collectWords(map, offset, place, edges);
+    boolean far = map.byteSize() > FAR && lines != null;
+    while (edges[RunCursor.LINE] < end && n < RunCursor.ENOUGH) {
+      if (far && edges[RunCursor.LINE] >= edges[RunCursor.NEAR]) {
+        readAhead(map, lines, end, edges);
+      }
+      int words = collectWords(map, lines, base, end, n & 1, edges);
       n = listWords(edges, words, ends, n);
     }
     return n;
   }
 
-  /** Collects words with edges, and where they are, from the lines that are left. */
-  private static int collectWords(MemorySegment map, long offset, int place, long[] edges) {
+  /**
+   * Reads the named lines that come next, out of memory, before they are looked at. A load that
+   * misses the cache there holds up what follows; here all of them are under way at the same time.
+   */
+  private static void readAhead(MemorySegment map, MemorySegment lines, long end, long[] edges) {
     guard(map);
-    long left = edges[RunCursor.LEFT];
-    int words = 0;
-    while (left != 0 && words < RunCursor.WORDS) {
-      int line = Long.numberOfTrailingZeros(left);
-      left &= left - 1;
-      long at = offset + ((long) line << 6);
-      LongVector bits = load(map, at);
-      LongVector low = load(map, at - 8).lanewise(LSHR, 63);
-      LongVector edge = bits.lanewise(XOR, bits.lanewise(LSHL, 1).or(low));
-      VectorMask<Long> set = edge.compare(NE, 0);
-      long changed = set.toLong();
-      if (changed == 0 && (left >>> line + 1 & 1) != 0) {
-        // Inside of a long run.
-        continue;
+    guard(lines);
+    LongVector all = LongVector.zero(SPECIES);
+    long some = 0;
+    long first = edges[RunCursor.LINE] & -64;
+    long stop = Math.min(first + READ_AHEAD, end);
+    for (; first < stop; first += 64) {
+      long left = RunCursor.named(lines, first, end);
+      if (Long.bitCount(left) > MANY) {
+        // In order, as the prefetcher likes it.
+        long behind = Math.min(first + 64, end) << 6;
+        for (long at = first << 6; at < behind; at += LINE) {
+          all = all.or(load(map, at));
+        }
+      } else {
+        for (; left != 0; left &= left - 1) {
+          some |= map.get(WORD, first + Long.numberOfTrailingZeros(left) << 6);
+        }
       }
-      edge.compress(set).intoArray(edges, RunCursor.EDGES + words);
-      WORD_PLACES.add(place + (line << 9)).compress(set).intoArray(edges, RunCursor.PLACES + words);
-      words += Long.bitCount(changed);
-      // A run that is open at the end of the line stops there, unless the next one is named. Of
-      // the last of them the next call or the cursor knows.
-      long open = map.get(WORD, at + 56) >>> 63 & ~left >>> line + 1 & (left | -left) >>> 63;
-      edges[RunCursor.EDGES + words] = 1;
-      edges[RunCursor.PLACES + words] = place + (line + 1 << 9);
-      words += (int) open;
     }
-    edges[RunCursor.LEFT] = left;
+    edges[RunCursor.NEAR] = first;
+    // Somewhere, or else the compiler would leave the loads out.
+    edges[RunCursor.READ] = some | all.lane(0);
+  }
+
+  /**
+   * Collects words with edges, and where they are, from line to line.
+   *
+   * @param open 1 if a run is open, 0 if not
+   */
+  private static int collectWords(
+      MemorySegment map, MemorySegment lines, long base, long end, long open, long[] edges) {
+    guard(map);
+    long low = open;
+    long line = edges[RunCursor.LINE];
+    long block = line >>> 6;
+    long lastBlock = end - 1 >>> 6;
+    long lastLines = -1L >>> -end;
+    long from = -1L << line;
+    long first = 1L << line;
+    int words = 0;
+    while (true) {
+      long in = block == lastBlock ? lastLines : -1;
+      long left = lines == null ? -1 : lines.get(WORD, block << 3);
+      // A run that is open at the end of a line ends in the next, if only at its first bit.
+      left = left & in & from | first & -low;
+      while (left != 0) {
+        int ahead = Long.numberOfTrailingZeros(left);
+        left &= left - 1;
+        line = block << 6 | ahead;
+        LongVector bits = load(map, line << 6);
+        long tops = bits.compare(LT, 0).toLong();
+        LongVector edge = bits.lanewise(XOR, bits.lanewise(LSHL, 1));
+        edge = edge.lanewise(XOR, 1, VectorMask.fromLong(SPECIES, tops << 1 | low));
+        low = tops >>> 7;
+        if ((low & ~(left >>> ahead >>> 1)) != 0) {
+          left |= low << ahead << 1 & in;
+        }
+        VectorMask<Long> set = edge.compare(NE, 0);
+        long changed = set.toLong();
+        if (changed == 0) {
+          // Inside of a long run, which may go on for many whole lines.
+          while ((left >>> ahead >>> 1 & 15) == 15) {
+            long at = line + 1 << 6;
+            LongVector all = load(map, at).and(load(map, at + LINE));
+            all = all.and(load(map, at + 2 * LINE).and(load(map, at + 3 * LINE)));
+            if (all.compare(NE, -1).anyTrue()) {
+              break;
+            }
+            ahead += 4;
+            line += 4;
+            left &= -1L << ahead << 1;
+          }
+          continue;
+        }
+        edge.compress(set).intoArray(edges, RunCursor.EDGES + words);
+        WORD_PLACES
+            .add((line << 9) - base)
+            .compress(set)
+            .intoArray(edges, RunCursor.PLACES + words);
+        words += Long.bitCount(changed);
+        if (words >= RunCursor.WORDS) {
+          edges[RunCursor.LINE] = line + 1;
+          return words;
+        }
+      }
+      if (block == lastBlock) {
+        break;
+      }
+      block++;
+      from = -1;
+      first = 1;
+    }
+    edges[RunCursor.LINE] = end;
     return words;
   }
 
@@ -803,23 +898,32 @@ final class VectorBitmapOps extends CheckedBitmapOps {
   }
 
   private static int listRunsOfParts(
-      MemorySegment map, long offset, long lines, int place, int[] ends, int before, long[] edges) {
+      MemorySegment map,
+      MemorySegment lines,
+      long base,
+      long end,
+      int[] ends,
+      int before,
+      long[] edges) {
     guard(map);
     int n = before;
-    int next = 0;
-    long left = lines;
-    while (left != 0 && n < RunCursor.ENOUGH) {
-      int line = Long.numberOfTrailingZeros(left);
-      left &= left - 1;
-      if ((n & 1) != 0 && line != next) {
-        ends[n++] = place + (next << 9);
+    long line = edges[RunCursor.LINE];
+    while (line < end && n < RunCursor.ENOUGH) {
+      long left = RunCursor.named(lines, line, end) | n & 1;
+      if (left == 0) {
+        line = Math.min((line | 63) + 1, end);
+        continue;
       }
-      next = line + 1;
+      line += Long.numberOfTrailingZeros(left);
+      int place = (int) ((line << 9) - base);
       long set = 0;
+      long low = n & 1;
       for (int at = 0; at < LINE; at += BYTES) {
-        LongVector bits = load(map, offset + (line << 6) + at);
-        LongVector low = load(map, offset + (line << 6) + at - 8).lanewise(LSHR, 63);
-        LongVector edge = bits.lanewise(XOR, bits.lanewise(LSHL, 1).or(low));
+        LongVector bits = load(map, (line << 6) + at);
+        long tops = bits.compare(LT, 0).toLong();
+        LongVector edge = bits.lanewise(XOR, bits.lanewise(LSHL, 1));
+        edge = edge.lanewise(XOR, 1, VectorMask.fromLong(SPECIES, tops << 1 | low));
+        low = tops >>> SPECIES.length() - 1;
         edge.intoArray(edges, RunCursor.EDGES + (at >> 3));
         set |= edge.compare(NE, 0).toLong() << (at >> 3);
       }
@@ -827,11 +931,12 @@ final class VectorBitmapOps extends CheckedBitmapOps {
         int word = Long.numberOfTrailingZeros(set) & 7;
         long bits = edges[RunCursor.EDGES + word];
         int count = Long.bitCount(bits);
-        ScalarBitmapOps.listBits(bits, count, place + (line << 9) + (word << 6), ends, n);
+        ScalarBitmapOps.listBits(bits, count, place + (word << 6), ends, n);
         n += count;
       }
+      line++;
     }
-    edges[RunCursor.LEFT] = left;
+    edges[RunCursor.LINE] = line;
     return n;
   }
 }

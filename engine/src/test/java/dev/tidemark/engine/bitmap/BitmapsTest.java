@@ -122,13 +122,13 @@ class BitmapsTest {
             @Override
             int listRuns(
                 MemorySegment map,
-                long offset,
-                long lines,
-                int place,
+                MemorySegment lines,
+                long base,
+                long end,
                 int[] ends,
                 int n,
                 long[] edges) {
-              int found = super.listRuns(map, offset, lines, place, ends, n, edges);
+              int found = super.listRuns(map, lines, base, end, ends, n, edges);
               ends[Math.max(0, found - 1)]++;
               return found;
             }
