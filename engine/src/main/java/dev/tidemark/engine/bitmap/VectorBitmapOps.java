@@ -1,6 +1,6 @@
 package dev.tidemark.engine.bitmap;
 
-import static java.nio.ByteOrder.LITTLE_ENDIAN;
+import static jdk.incubator.vector.LongVector.fromMemorySegment;
 import static jdk.incubator.vector.VectorOperators.BIT_COUNT;
 import static jdk.incubator.vector.VectorOperators.LSHL;
 import static jdk.incubator.vector.VectorOperators.LSHR;
@@ -13,6 +13,7 @@ import dev.tidemark.ffm.internal.Libc;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
+import java.nio.ByteOrder;
 import jdk.incubator.vector.IntVector;
 import jdk.incubator.vector.LongVector;
 import jdk.incubator.vector.VectorMask;
@@ -24,8 +25,10 @@ import jdk.incubator.vector.VectorSpecies;
  * ScalarBitmapOps}. Only {@link Bitmaps} may load this class, once it knows that the incubator
  * module is there.
  *
- * <p>Each kernel is one static method, because a vector that crosses a call is boxed; and it begins
- * with {@link #guard}.
+ * <p>Each kernel is one static method that begins with {@link #guard}, because a vector that
+ * crosses a call is boxed. C2 always inlines the JDK's methods on vectors; ours it inlines where it
+ * finds the place hot, and elsewhere only while their own code is small, which is chance. So
+ * kernels load, store and test vectors by the JDK's.
  */
 final class VectorBitmapOps extends CheckedBitmapOps {
   // A species that is no constant costs a factor of ten and boxes every vector.
@@ -85,12 +88,10 @@ final class VectorBitmapOps extends CheckedBitmapOps {
 
   private static final long TOPS = 0x8080808080808080L;
 
-  private static LongVector load(MemorySegment map, long offset) {
-    return LongVector.fromMemorySegment(SPECIES, map, offset, LITTLE_ENDIAN);
-  }
+  private static final ByteOrder LE = ByteOrder.LITTLE_ENDIAN;
 
-  private static void store(LongVector vector, MemorySegment map, long offset) {
-    vector.intoMemorySegment(map, offset, LITTLE_ENDIAN);
+  private static LongVector load(MemorySegment map, long offset) {
+    return fromMemorySegment(SPECIES, map, offset, LE);
   }
 
   /** Words that begin {@code shift} bits, 1 to 63, into the lower ones. */
@@ -147,9 +148,13 @@ final class VectorBitmapOps extends CheckedBitmapOps {
     long next = i;
     while (next <= bytes - 2 * PAIR) {
       long at = s + next;
-      LongVector low = load(src, at).or(load(src, at + BYTES));
-      LongVector high = load(src, at + PAIR).or(load(src, at + PAIR + BYTES));
-      if (anySet(low.or(high))) {
+      LongVector low =
+          fromMemorySegment(SPECIES, src, at, LE)
+              .or(fromMemorySegment(SPECIES, src, at + BYTES, LE));
+      LongVector high =
+          fromMemorySegment(SPECIES, src, at + PAIR, LE)
+              .or(fromMemorySegment(SPECIES, src, at + PAIR + BYTES, LE));
+      if (low.or(high).compare(NE, 0).anyTrue()) {
         break;
       }
       next += 2 * PAIR;
@@ -165,11 +170,11 @@ final class VectorBitmapOps extends CheckedBitmapOps {
       LongVector all = LongVector.zero(SPECIES);
       long stop = Math.min(i + STRETCH, bytes);
       for (; i < stop; i += BYTES) {
-        LongVector in = load(src, s + i);
-        store(load(dst, d + i).or(in), dst, d + i);
+        LongVector in = fromMemorySegment(SPECIES, src, s + i, LE);
+        fromMemorySegment(SPECIES, dst, d + i, LE).or(in).intoMemorySegment(dst, d + i, LE);
         all = all.or(in);
       }
-      if (!anySet(all)) {
+      if (!all.compare(NE, 0).anyTrue()) {
         i = skipClean(src, s, i, bytes);
       }
     }
@@ -188,15 +193,26 @@ final class VectorBitmapOps extends CheckedBitmapOps {
       LongVector all = LongVector.zero(SPECIES);
       long stop = Math.min(i + STRETCH, bytes);
       for (; i < stop; i += BYTES) {
-        LongVector in = join(load(src, s + i), load(src, s + i + 8), shift);
-        store(load(dst, d + i).or(in), dst, d + i);
+        LongVector in =
+            join(
+                fromMemorySegment(SPECIES, src, s + i, LE),
+                fromMemorySegment(SPECIES, src, s + i + 8, LE),
+                shift);
+        fromMemorySegment(SPECIES, dst, d + i, LE).or(in).intoMemorySegment(dst, d + i, LE);
         all = all.or(in);
       }
-      if (!anySet(all)) {
+      if (!all.compare(NE, 0).anyTrue()) {
         while (i <= bytes - 2 * PAIR) {
-          LongVector low = load(src, s + i).or(load(src, s + i + BYTES));
-          LongVector high = load(src, s + i + PAIR).or(load(src, s + i + PAIR + BYTES));
-          if (anySet(low.or(high).or(load(src, s + i + PAIR + BYTES + 8)))) {
+          LongVector low =
+              fromMemorySegment(SPECIES, src, s + i, LE)
+                  .or(fromMemorySegment(SPECIES, src, s + i + BYTES, LE));
+          LongVector high =
+              fromMemorySegment(SPECIES, src, s + i + PAIR, LE)
+                  .or(fromMemorySegment(SPECIES, src, s + i + PAIR + BYTES, LE));
+          if (low.or(high)
+              .or(fromMemorySegment(SPECIES, src, s + i + PAIR + BYTES + 8, LE))
+              .compare(NE, 0)
+              .anyTrue()) {
             break;
           }
           i += 2 * PAIR;
@@ -237,17 +253,17 @@ final class VectorBitmapOps extends CheckedBitmapOps {
       LongVector all = LongVector.zero(SPECIES);
       long stop = Math.min(i + STRETCH, bytes);
       for (; i < stop; i += PAIR) {
-        LongVector in = load(src, s + i);
-        LongVector old = load(dst, d + i);
-        store(old.or(in), dst, d + i);
-        LongVector in2 = load(src, s + i + BYTES);
-        LongVector old2 = load(dst, d + i + BYTES);
-        store(old2.or(in2), dst, d + i + BYTES);
+        LongVector in = fromMemorySegment(SPECIES, src, s + i, LE);
+        LongVector old = fromMemorySegment(SPECIES, dst, d + i, LE);
+        old.or(in).intoMemorySegment(dst, d + i, LE);
+        LongVector in2 = fromMemorySegment(SPECIES, src, s + i + BYTES, LE);
+        LongVector old2 = fromMemorySegment(SPECIES, dst, d + i + BYTES, LE);
+        old2.or(in2).intoMemorySegment(dst, d + i + BYTES, LE);
         LongVector fresh = in.and(old.not()).lanewise(BIT_COUNT);
         count = count.add(fresh.add(in2.and(old2.not()).lanewise(BIT_COUNT)));
         all = all.or(in.or(in2));
       }
-      if (!anySet(all)) {
+      if (!all.compare(NE, 0).anyTrue()) {
         i = skipClean(src, s, i, bytes);
       }
     }
@@ -264,17 +280,28 @@ final class VectorBitmapOps extends CheckedBitmapOps {
       LongVector all = LongVector.zero(SPECIES);
       long stop = Math.min(i + STRETCH, bytes);
       for (; i < stop; i += BYTES) {
-        LongVector in = join(load(src, s + i), load(src, s + i + 8), shift);
-        LongVector old = load(dst, d + i);
-        store(old.or(in), dst, d + i);
+        LongVector in =
+            join(
+                fromMemorySegment(SPECIES, src, s + i, LE),
+                fromMemorySegment(SPECIES, src, s + i + 8, LE),
+                shift);
+        LongVector old = fromMemorySegment(SPECIES, dst, d + i, LE);
+        old.or(in).intoMemorySegment(dst, d + i, LE);
         count = count.add(in.and(old.not()).lanewise(BIT_COUNT));
         all = all.or(in);
       }
-      if (!anySet(all)) {
+      if (!all.compare(NE, 0).anyTrue()) {
         while (i <= bytes - 2 * PAIR) {
-          LongVector low = load(src, s + i).or(load(src, s + i + BYTES));
-          LongVector high = load(src, s + i + PAIR).or(load(src, s + i + PAIR + BYTES));
-          if (anySet(low.or(high).or(load(src, s + i + PAIR + BYTES + 8)))) {
+          LongVector low =
+              fromMemorySegment(SPECIES, src, s + i, LE)
+                  .or(fromMemorySegment(SPECIES, src, s + i + BYTES, LE));
+          LongVector high =
+              fromMemorySegment(SPECIES, src, s + i + PAIR, LE)
+                  .or(fromMemorySegment(SPECIES, src, s + i + PAIR + BYTES, LE));
+          if (low.or(high)
+              .or(fromMemorySegment(SPECIES, src, s + i + PAIR + BYTES + 8, LE))
+              .compare(NE, 0)
+              .anyTrue()) {
             break;
           }
           i += 2 * PAIR;
@@ -317,19 +344,19 @@ final class VectorBitmapOps extends CheckedBitmapOps {
       LongVector all = LongVector.zero(SPECIES);
       long stop = Math.min(i + STRETCH, bytes);
       for (; i < stop; i += PAIR) {
-        LongVector in = load(src, s + i);
-        store(zero, src, s + i);
-        LongVector old = load(dst, d + i);
-        store(old.or(in), dst, d + i);
-        LongVector in2 = load(src, s + i + BYTES);
-        store(zero, src, s + i + BYTES);
-        LongVector old2 = load(dst, d + i + BYTES);
-        store(old2.or(in2), dst, d + i + BYTES);
+        LongVector in = fromMemorySegment(SPECIES, src, s + i, LE);
+        zero.intoMemorySegment(src, s + i, LE);
+        LongVector old = fromMemorySegment(SPECIES, dst, d + i, LE);
+        old.or(in).intoMemorySegment(dst, d + i, LE);
+        LongVector in2 = fromMemorySegment(SPECIES, src, s + i + BYTES, LE);
+        zero.intoMemorySegment(src, s + i + BYTES, LE);
+        LongVector old2 = fromMemorySegment(SPECIES, dst, d + i + BYTES, LE);
+        old2.or(in2).intoMemorySegment(dst, d + i + BYTES, LE);
         LongVector fresh = in.and(old.not()).lanewise(BIT_COUNT);
         count = count.add(fresh.add(in2.and(old2.not()).lanewise(BIT_COUNT)));
         all = all.or(in.or(in2));
       }
-      if (!anySet(all)) {
+      if (!all.compare(NE, 0).anyTrue()) {
         i = skipClean(src, s, i, bytes);
       }
     }
@@ -349,19 +376,30 @@ final class VectorBitmapOps extends CheckedBitmapOps {
       LongVector all = LongVector.zero(SPECIES);
       long stop = Math.min(i + STRETCH, bytes);
       for (; i < stop; i += BYTES) {
-        LongVector in = join(load(src, s + i), load(src, s + i + 8), shift);
+        LongVector in =
+            join(
+                fromMemorySegment(SPECIES, src, s + i, LE),
+                fromMemorySegment(SPECIES, src, s + i + 8, LE),
+                shift);
         // The last word read is the next vector's first: it still has the bits above the shift.
-        store(zero, src, s + i);
-        LongVector old = load(dst, d + i);
-        store(old.or(in), dst, d + i);
+        zero.intoMemorySegment(src, s + i, LE);
+        LongVector old = fromMemorySegment(SPECIES, dst, d + i, LE);
+        old.or(in).intoMemorySegment(dst, d + i, LE);
         count = count.add(in.and(old.not()).lanewise(BIT_COUNT));
         all = all.or(in);
       }
-      if (!anySet(all)) {
+      if (!all.compare(NE, 0).anyTrue()) {
         while (i <= bytes - 2 * PAIR) {
-          LongVector low = load(src, s + i).or(load(src, s + i + BYTES));
-          LongVector high = load(src, s + i + PAIR).or(load(src, s + i + PAIR + BYTES));
-          if (anySet(low.or(high).or(load(src, s + i + PAIR + BYTES + 8)))) {
+          LongVector low =
+              fromMemorySegment(SPECIES, src, s + i, LE)
+                  .or(fromMemorySegment(SPECIES, src, s + i + BYTES, LE));
+          LongVector high =
+              fromMemorySegment(SPECIES, src, s + i + PAIR, LE)
+                  .or(fromMemorySegment(SPECIES, src, s + i + PAIR + BYTES, LE));
+          if (low.or(high)
+              .or(fromMemorySegment(SPECIES, src, s + i + PAIR + BYTES + 8, LE))
+              .compare(NE, 0)
+              .anyTrue()) {
             break;
           }
           i += 2 * PAIR;
@@ -401,11 +439,11 @@ final class VectorBitmapOps extends CheckedBitmapOps {
       LongVector all = LongVector.zero(SPECIES);
       long stop = Math.min(i + STRETCH, bytes);
       for (; i < stop; i += BYTES) {
-        LongVector in = load(src, s + i);
-        store(load(dst, d + i).and(in.not()), dst, d + i);
+        LongVector in = fromMemorySegment(SPECIES, src, s + i, LE);
+        fromMemorySegment(SPECIES, dst, d + i, LE).and(in.not()).intoMemorySegment(dst, d + i, LE);
         all = all.or(in);
       }
-      if (!anySet(all)) {
+      if (!all.compare(NE, 0).anyTrue()) {
         i = skipClean(src, s, i, bytes);
       }
     }
@@ -420,15 +458,26 @@ final class VectorBitmapOps extends CheckedBitmapOps {
       LongVector all = LongVector.zero(SPECIES);
       long stop = Math.min(i + STRETCH, bytes);
       for (; i < stop; i += BYTES) {
-        LongVector in = join(load(src, s + i), load(src, s + i + 8), shift);
-        store(load(dst, d + i).and(in.not()), dst, d + i);
+        LongVector in =
+            join(
+                fromMemorySegment(SPECIES, src, s + i, LE),
+                fromMemorySegment(SPECIES, src, s + i + 8, LE),
+                shift);
+        fromMemorySegment(SPECIES, dst, d + i, LE).and(in.not()).intoMemorySegment(dst, d + i, LE);
         all = all.or(in);
       }
-      if (!anySet(all)) {
+      if (!all.compare(NE, 0).anyTrue()) {
         while (i <= bytes - 2 * PAIR) {
-          LongVector low = load(src, s + i).or(load(src, s + i + BYTES));
-          LongVector high = load(src, s + i + PAIR).or(load(src, s + i + PAIR + BYTES));
-          if (anySet(low.or(high).or(load(src, s + i + PAIR + BYTES + 8)))) {
+          LongVector low =
+              fromMemorySegment(SPECIES, src, s + i, LE)
+                  .or(fromMemorySegment(SPECIES, src, s + i + BYTES, LE));
+          LongVector high =
+              fromMemorySegment(SPECIES, src, s + i + PAIR, LE)
+                  .or(fromMemorySegment(SPECIES, src, s + i + PAIR + BYTES, LE));
+          if (low.or(high)
+              .or(fromMemorySegment(SPECIES, src, s + i + PAIR + BYTES + 8, LE))
+              .compare(NE, 0)
+              .anyTrue()) {
             break;
           }
           i += 2 * PAIR;
@@ -451,8 +500,9 @@ final class VectorBitmapOps extends CheckedBitmapOps {
     guard(map);
     LongVector count = LongVector.zero(SPECIES);
     for (long i = offset; i < offset + bytes; i += PAIR) {
-      LongVector low = load(map, i).lanewise(BIT_COUNT);
-      count = count.add(low.add(load(map, i + BYTES).lanewise(BIT_COUNT)));
+      LongVector low = fromMemorySegment(SPECIES, map, i, LE).lanewise(BIT_COUNT);
+      count =
+          count.add(low.add(fromMemorySegment(SPECIES, map, i + BYTES, LE).lanewise(BIT_COUNT)));
     }
     return count.reduceLanes(VectorOperators.ADD);
   }
@@ -472,7 +522,7 @@ final class VectorBitmapOps extends CheckedBitmapOps {
   private static long firstSetVector(MemorySegment map, long offset, long bytes) {
     guard(map);
     long i = offset;
-    while (i < offset + bytes && !anySet(load(map, i))) {
+    while (i < offset + bytes && !fromMemorySegment(SPECIES, map, i, LE).compare(NE, 0).anyTrue()) {
       i += BYTES;
     }
     return i;
@@ -482,7 +532,8 @@ final class VectorBitmapOps extends CheckedBitmapOps {
   private static long firstNotFullVector(MemorySegment map, long offset, long bytes) {
     guard(map);
     long i = offset;
-    while (i < offset + bytes && !load(map, i).compare(NE, -1).anyTrue()) {
+    while (i < offset + bytes
+        && !fromMemorySegment(SPECIES, map, i, LE).compare(NE, -1).anyTrue()) {
       i += BYTES;
     }
     return i;
@@ -512,7 +563,7 @@ final class VectorBitmapOps extends CheckedBitmapOps {
     guard(map);
     LongVector value = LongVector.broadcast(SPECIES, word);
     for (long i = offset; i < offset + bytes; i += BYTES) {
-      store(value, map, i);
+      value.intoMemorySegment(map, i, LE);
     }
   }
 
@@ -622,18 +673,18 @@ final class VectorBitmapOps extends CheckedBitmapOps {
     int eights = Math.toIntExact(bytes >>> 9);
     for (int i = 0; i < eights; i++) {
       long at = (long) i << 9;
-      LongVector a = load(map, at);
-      LongVector b = load(map, at + LINE);
-      LongVector c = load(map, at + 2 * LINE);
-      LongVector d = load(map, at + 3 * LINE);
+      LongVector a = fromMemorySegment(SPECIES, map, at, LE);
+      LongVector b = fromMemorySegment(SPECIES, map, at + LINE, LE);
+      LongVector c = fromMemorySegment(SPECIES, map, at + 2 * LINE, LE);
+      LongVector d = fromMemorySegment(SPECIES, map, at + 3 * LINE, LE);
       LongVector ab = a.lanewise(BIT_COUNT).add(b.lanewise(BIT_COUNT));
       LongVector abcd = ab.add(c.lanewise(BIT_COUNT).add(d.lanewise(BIT_COUNT)));
       long set = a.compare(NE, 0).toLong() | b.compare(NE, 0).toLong() << 8;
       set |= c.compare(NE, 0).toLong() << 16 | d.compare(NE, 0).toLong() << 24;
-      a = load(map, at + 4 * LINE);
-      b = load(map, at + 5 * LINE);
-      c = load(map, at + 6 * LINE);
-      d = load(map, at + 7 * LINE);
+      a = fromMemorySegment(SPECIES, map, at + 4 * LINE, LE);
+      b = fromMemorySegment(SPECIES, map, at + 5 * LINE, LE);
+      c = fromMemorySegment(SPECIES, map, at + 6 * LINE, LE);
+      d = fromMemorySegment(SPECIES, map, at + 7 * LINE, LE);
       ab = a.lanewise(BIT_COUNT).add(b.lanewise(BIT_COUNT));
       count = count.add(abcd.add(ab.add(c.lanewise(BIT_COUNT).add(d.lanewise(BIT_COUNT)))));
       set |= a.compare(NE, 0).toLong() << 32 | b.compare(NE, 0).toLong() << 40;
@@ -654,14 +705,14 @@ final class VectorBitmapOps extends CheckedBitmapOps {
       long summary = 0;
       for (int line = 0; line < 64; line++) {
         long offset = block + (long) line * LINE;
-        LongVector all = load(map, offset);
+        LongVector all = fromMemorySegment(SPECIES, map, offset, LE);
         count = count.add(all.lanewise(BIT_COUNT));
         for (int i = BYTES; i < LINE; i += BYTES) {
-          LongVector more = load(map, offset + i);
+          LongVector more = fromMemorySegment(SPECIES, map, offset + i, LE);
           count = count.add(more.lanewise(BIT_COUNT));
           all = all.or(more);
         }
-        summary |= anySet(all) ? 1L << line : 0;
+        summary |= all.compare(NE, 0).anyTrue() ? 1L << line : 0;
       }
       lines.set(WORD, block >>> 9, summary);
     }
@@ -693,7 +744,7 @@ final class VectorBitmapOps extends CheckedBitmapOps {
       for (; left != 0; left &= left - 1) {
         long offset = first + Long.numberOfTrailingZeros(left) << 6;
         for (int i = 0; i < LINE; i += BYTES) {
-          store(zero, map, offset + i);
+          zero.intoMemorySegment(map, offset + i, LE);
         }
       }
     }
@@ -723,9 +774,9 @@ final class VectorBitmapOps extends CheckedBitmapOps {
       for (; left != 0; left &= left - 1) {
         long offset = first + Long.numberOfTrailingZeros(left) << 6;
         for (int i = 0; i < LINE; i += BYTES) {
-          LongVector in = load(src, offset + i);
-          LongVector old = load(dst, offset + i);
-          store(old.or(in), dst, offset + i);
+          LongVector in = fromMemorySegment(SPECIES, src, offset + i, LE);
+          LongVector old = fromMemorySegment(SPECIES, dst, offset + i, LE);
+          old.or(in).intoMemorySegment(dst, offset + i, LE);
           set = set.add(in.and(old.not()).lanewise(BIT_COUNT));
         }
       }
@@ -788,7 +839,7 @@ final class VectorBitmapOps extends CheckedBitmapOps {
         // In order, as the prefetcher likes it.
         long behind = Math.min(first + 64, end) << 6;
         for (long at = first << 6; at < behind; at += LINE) {
-          all = all.or(load(map, at));
+          all = all.or(fromMemorySegment(SPECIES, map, at, LE));
         }
       } else {
         for (; left != 0; left &= left - 1) {
@@ -826,7 +877,7 @@ final class VectorBitmapOps extends CheckedBitmapOps {
         int ahead = Long.numberOfTrailingZeros(left);
         left &= left - 1;
         line = block << 6 | ahead;
-        LongVector bits = load(map, line << 6);
+        LongVector bits = fromMemorySegment(SPECIES, map, line << 6, LE);
         long tops = bits.compare(LT, 0).toLong();
         LongVector edge = bits.lanewise(XOR, bits.lanewise(LSHL, 1));
         edge = edge.lanewise(XOR, 1, VectorMask.fromLong(SPECIES, tops << 1 | low));
@@ -840,8 +891,13 @@ final class VectorBitmapOps extends CheckedBitmapOps {
           // Inside of a long run, which may go on for many whole lines.
           while ((left >>> ahead >>> 1 & 15) == 15) {
             long at = line + 1 << 6;
-            LongVector all = load(map, at).and(load(map, at + LINE));
-            all = all.and(load(map, at + 2 * LINE).and(load(map, at + 3 * LINE)));
+            LongVector all =
+                fromMemorySegment(SPECIES, map, at, LE)
+                    .and(fromMemorySegment(SPECIES, map, at + LINE, LE));
+            all =
+                all.and(
+                    fromMemorySegment(SPECIES, map, at + 2 * LINE, LE)
+                        .and(fromMemorySegment(SPECIES, map, at + 3 * LINE, LE)));
             if (all.compare(NE, -1).anyTrue()) {
               break;
             }
@@ -919,7 +975,7 @@ final class VectorBitmapOps extends CheckedBitmapOps {
       long set = 0;
       long low = n & 1;
       for (int at = 0; at < LINE; at += BYTES) {
-        LongVector bits = load(map, (line << 6) + at);
+        LongVector bits = fromMemorySegment(SPECIES, map, (line << 6) + at, LE);
         long tops = bits.compare(LT, 0).toLong();
         LongVector edge = bits.lanewise(XOR, bits.lanewise(LSHL, 1));
         edge = edge.lanewise(XOR, 1, VectorMask.fromLong(SPECIES, tops << 1 | low));
