@@ -30,6 +30,7 @@ public final class Socket implements AutoCloseable {
   private static final int SO_REUSEADDR = 2;
   private static final int IPPROTO_TCP = 6;
   private static final int TCP_NODELAY = 1;
+  private static final int TCP_CONGESTION = 13;
   private static final int SHUT_WR = 1;
   private static final int SHUT_RDWR = 2;
   private static final int SOCKADDR_IN_BYTES = 16;
@@ -77,7 +78,9 @@ public final class Socket implements AutoCloseable {
   }
 
   /**
-   * Connects.
+   * Connects. Where both ends have the same address, and so are one host, what this end sends is
+   * not paced: its congestion control is Reno, whatever the host's default. Between hosts the
+   * default stays.
    *
    * @param address an IPv4 address and a port
    * @throws LinuxException {@code ECONNREFUSED} if nobody listens there
@@ -93,10 +96,30 @@ public final class Socket implements AutoCloseable {
         socket.fd.release();
       }
       socket.option(arena, IPPROTO_TCP, TCP_NODELAY);
+      if (socket.localAddress().getAddress().equals(address.getAddress())) {
+        socket.withoutPacing(arena);
+      }
       return socket;
     } catch (RuntimeException e) {
       socket.close();
       throw e;
+    }
+  }
+
+  /**
+   * Takes a congestion control that only counts. A host's default may pace (BBR does): a timer for
+   * each packet, which inside one host costs more than the packet.
+   */
+  private void withoutPacing(Arena arena) {
+    int number = fd.acquire();
+    try {
+      // Every kernel has this one, and no list of allowed ones leaves it out.
+      MemorySegment name = arena.allocateFrom("reno");
+      Libc.check(
+          Libc.setsockopt(number, IPPROTO_TCP, TCP_CONGESTION, name, (int) name.byteSize()),
+          "setsockopt(TCP_CONGESTION, reno)");
+    } finally {
+      fd.release();
     }
   }
 

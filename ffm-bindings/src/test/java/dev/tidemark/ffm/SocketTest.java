@@ -1,6 +1,8 @@
 package dev.tidemark.ffm;
 
+import static java.lang.foreign.ValueLayout.ADDRESS;
 import static java.lang.foreign.ValueLayout.JAVA_BYTE;
+import static java.lang.foreign.ValueLayout.JAVA_INT;
 import static java.lang.foreign.ValueLayout.JAVA_LONG;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
@@ -8,8 +10,13 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import java.lang.foreign.Arena;
+import java.lang.foreign.FunctionDescriptor;
+import java.lang.foreign.Linker;
 import java.lang.foreign.MemorySegment;
+import java.lang.invoke.MethodHandle;
 import java.net.InetSocketAddress;
+import java.nio.file.Files;
+import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Random;
@@ -82,6 +89,36 @@ class SocketTest {
       assertTrue(in.read(received) > 0);
     }
     assertEquals(-1, source.mismatch(target));
+  }
+
+  @Test
+  void whatGoesToThisSameHostIsNotPaced() throws Exception {
+    assertEquals("reno", congestionControl(out));
+    String usual = Files.readString(Path.of("/proc/sys/net/ipv4/tcp_congestion_control")).strip();
+    assertEquals(usual, congestionControl(in));
+  }
+
+  @SuppressWarnings("restricted")
+  private String congestionControl(Socket socket) throws Exception {
+    int ipprotoTcp = 6;
+    int tcpCongestion = 13;
+    MemorySegment name = arena.allocate(16);
+    MemorySegment length = arena.allocateFrom(JAVA_INT, 16);
+    Linker linker = Linker.nativeLinker();
+    MethodHandle getsockopt =
+        linker.downcallHandle(
+            linker.defaultLookup().find("getsockopt").orElseThrow(),
+            FunctionDescriptor.of(JAVA_INT, JAVA_INT, JAVA_INT, JAVA_INT, ADDRESS, ADDRESS));
+    int number = socket.fd().acquire();
+    try {
+      return (int) getsockopt.invokeExact(number, ipprotoTcp, tcpCongestion, name, length) == 0
+          ? name.getString(0)
+          : "getsockopt failed";
+    } catch (Throwable e) {
+      throw new AssertionError(e);
+    } finally {
+      socket.fd().release();
+    }
   }
 
   @Test
