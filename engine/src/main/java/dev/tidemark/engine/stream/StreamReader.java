@@ -36,6 +36,9 @@ public final class StreamReader {
   /** The most that a description may be long, in bytes. */
   private static final int MAX_DESCRIPTION = 16 << 20;
 
+  /** Zero pages that follow each other are cleared in one go, so many bytes at most. */
+  private static final long MOST_ZERO_BYTES = ZeroPages.MOST * Pages.SIZE;
+
   private static final long FLAGS = Pages.SIZE - 1;
 
   private final BufferedInput in;
@@ -532,10 +535,21 @@ public final class StreamReader {
   private void records() {
     long whole = 0;
     long zeros = 0;
+    // A stretch of zero pages, not cleared yet.
+    int block = 0;
+    long start = 0;
+    long length = 0;
     while (true) {
       long at = in.position();
       long record = in.be64();
       int flags = (int) (record & FLAGS);
+      if (length > 0
+          && (flags != (StreamFormat.FLAG_ZERO | StreamFormat.FLAG_CONTINUE)
+              || (record & ~FLAGS) != start + length
+              || length == MOST_ZERO_BYTES)) {
+        ZeroPages.clear(blocks[block].memory(), start, (int) (length >>> Pages.SHIFT));
+        length = 0;
+      }
       switch (flags) {
         case StreamFormat.FLAG_EOS -> {
           if (record != StreamFormat.FLAG_EOS) {
@@ -557,7 +571,11 @@ public final class StreamReader {
           if (fill != 0) {
             throw wrong(at, "zero page's byte", "0", hex(fill));
           }
-          ZeroPages.clear(blocks[last].memory(), offset);
+          if (length == 0) {
+            block = last;
+            start = offset;
+          }
+          length += Pages.SIZE;
           zeros++;
         }
         default ->

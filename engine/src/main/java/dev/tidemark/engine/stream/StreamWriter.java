@@ -39,9 +39,6 @@ public final class StreamWriter {
   /** Bytes of a line of the cache. */
   private static final int LINE = 64;
 
-  /** How many pages are brought into the cache at a time. */
-  private static final int AHEAD = 64;
-
   private final GatherOutput out;
   private RamBlock[] blocks = {};
 
@@ -161,20 +158,13 @@ public final class StreamWriter {
       throw new IllegalStateException("pages outside a round");
     }
     int index = indexOf(block);
-    long end = first + count;
-    for (long page = first; page < end; page += AHEAD) {
-      long length = Math.min(AHEAD, end - page);
-      touched ^= touch(block.memory(), page << Pages.SHIFT, length << Pages.SHIFT);
-      batch(index, block.memory(), page, length);
-    }
-  }
-
-  private void batch(int index, MemorySegment memory, long first, long count) {
+    MemorySegment memory = block.memory();
     long address = memory.address();
     long zeros = 0;
     long end = first + count;
     for (long page = first; page < end; ) {
-      int some = (int) Math.min(64, end - page);
+      int some = (int) Math.min(ZeroPages.MOST, end - page);
+      touched ^= touch(memory, page << Pages.SHIFT, (long) some << Pages.SHIFT);
       long zero = ZeroPages.find(memory, page << Pages.SHIFT, some);
       zeros += Long.bitCount(zero);
       for (long stop = page + some; page < stop; page++, zero >>>= 1) {

@@ -13,15 +13,24 @@ final class ZeroPages {
 
   private ZeroPages() {}
 
-  /** Which of up to 64 pages are zero, a bit each. */
+  /** How many pages a call takes. */
+  static final int MOST = 64;
+
+  /** Which of up to {@value #MOST} pages are zero, a bit each. */
   static long find(MemorySegment memory, long offset, int pages) {
     return OPS.zeroPages(memory, offset, pages);
   }
 
-  /** Makes a page zero; does not write to one that is, which keeps private memory unallocated. */
-  static void clear(MemorySegment memory, long offset) {
-    if (find(memory, offset, 1) == 0) {
-      MemorySegment.copy(ZERO, 0, memory, offset, Pages.SIZE);
+  /**
+   * Makes up to {@value #MOST} pages zero; does not write to those that are, which keeps private
+   * memory unallocated.
+   */
+  static void clear(MemorySegment memory, long offset, int pages) {
+    long zero = find(memory, offset, pages);
+    for (int page = 0; page < pages; page++) {
+      if ((zero >>> page & 1) == 0) {
+        MemorySegment.copy(ZERO, 0, memory, offset + ((long) page << Pages.SHIFT), Pages.SIZE);
+      }
     }
   }
 }

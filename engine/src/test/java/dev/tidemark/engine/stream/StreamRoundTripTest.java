@@ -170,6 +170,59 @@ class StreamRoundTripTest {
     }
   }
 
+  /** Zero pages in long runs, cut by other pages, by another block, by a page that comes again. */
+  @Test
+  void runsOfZeroPagesClearWhatTheyNameAndNothingElse() throws Exception {
+    int size = 700;
+    try (Connection connection = Connection.open();
+        GuestMemory a = new GuestMemory("a", size);
+        GuestMemory b = new GuestMemory("b", size);
+        GuestMemory aThere = new GuestMemory("a", size);
+        GuestMemory bThere = new GuestMemory("b", size)) {
+      for (long page = 0; page < size; page++) {
+        aThere.fillPage(page, 7);
+        bThere.fillPage(page, 7);
+      }
+      StreamReader reader =
+          new StreamReader(
+              connection.far(), "none", List.of(aThere.block, bThere.block), List.of());
+      FutureTask<Void> load =
+          Connection.inBackground(
+              () -> {
+                reader.loadUntilHandover();
+                return null;
+              });
+      StreamWriter writer = new StreamWriter(connection.near(), UNLIMITED);
+      writer.begin("none");
+      writer.startRam(List.of(a.block, b.block));
+      writer.beginRound();
+      writer.pages(a.block, 0, 650);
+      writer.pages(b.block, 650, 2);
+      writer.pages(a.block, 660, 3);
+      writer.pages(a.block, 665, 3);
+      writer.pages(a.block, 667, 1);
+      a.fillPage(666, 1);
+      a.fillPage(20, 2);
+      writer.pages(a.block, 666, 2);
+      writer.pages(a.block, 20, 1);
+      writer.endRound();
+      writer.endRam();
+      writer.eof();
+      load.get();
+      for (long page = 0; page < size; page++) {
+        boolean sent = page < 650 || page >= 660 && page < 663 || page >= 665 && page < 668;
+        if (!sent) {
+          a.fillPage(page, 7);
+        }
+        if (page < 650 || page > 651) {
+          b.fillPage(page, 7);
+        }
+      }
+      GuestMemory.assertSame(a, aThere);
+      GuestMemory.assertSame(b, bThere);
+    }
+  }
+
   @Test
   void pagesAreOnlyTakenFromListedBlocksInsideARound() {
     try (Connection connection = Connection.open();
