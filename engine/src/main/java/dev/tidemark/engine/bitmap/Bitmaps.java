@@ -1,7 +1,10 @@
 package dev.tidemark.engine.bitmap;
 
 import com.sun.management.HotSpotDiagnosticMXBean;
+import java.io.IOException;
 import java.lang.management.ManagementFactory;
+import java.nio.file.Files;
+import java.nio.file.Path;
 import java.util.Optional;
 
 /**
@@ -43,7 +46,7 @@ public final class Bitmaps {
 
   /** Loaded only once the incubator module is known to be there. */
   private static final class Twin {
-    private static final CheckedBitmapOps VECTOR = new VectorBitmapOps();
+    private static final CheckedBitmapOps VECTOR = new VectorBitmapOps(compressesBytes());
 
     static CheckedBitmapOps vector() {
       return VECTOR;
@@ -164,6 +167,15 @@ public final class Bitmaps {
     return !System.getProperty("java.vm.info", "").contains("interpreted")
         && option("TieredStopAtLevel").filter("4"::equals).isPresent()
         && option("UseJVMCICompiler").filter("true"::equals).isEmpty();
+  }
+
+  /** The JVM does not tell what it makes of it, and without the instruction it makes objects. */
+  private static boolean compressesBytes() {
+    try {
+      return Files.readString(Path.of("/proc/cpuinfo")).contains("avx512_vbmi2");
+    } catch (IOException e) {
+      return false;
+    }
   }
 
   /** A HotSpot option's value; empty on another JVM, or where this build does not have it. */

@@ -33,7 +33,7 @@ public final class RunCursor {
   private final CheckedBitmapOps ops;
 
   /** Where runs start and stop, in turn, from {@link #base} on; with room for WORDS and some. */
-  private final int[] ends = new int[ENOUGH + 64 * (WORDS + 8) + 16];
+  private final int[] ends = new int[ENOUGH + 64 * (WORDS + 8) + 64];
 
   private final long[] edges = new long[PLACES + WORDS + 8];
   private long base;

@@ -7,6 +7,7 @@ import static jdk.incubator.vector.VectorOperators.LSHR;
 import static jdk.incubator.vector.VectorOperators.LT;
 import static jdk.incubator.vector.VectorOperators.NE;
 import static jdk.incubator.vector.VectorOperators.XOR;
+import static jdk.incubator.vector.VectorOperators.ZERO_EXTEND_B2I;
 
 import dev.tidemark.ffm.Pages;
 import dev.tidemark.ffm.internal.Libc;
@@ -14,6 +15,7 @@ import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.nio.ByteOrder;
+import jdk.incubator.vector.ByteVector;
 import jdk.incubator.vector.IntVector;
 import jdk.incubator.vector.LongVector;
 import jdk.incubator.vector.VectorMask;
@@ -64,9 +66,6 @@ final class VectorBitmapOps extends CheckedBitmapOps {
   /** Width of a vector in bits. */
   static final int WIDTH = SPECIES.vectorBitSize();
 
-  /** From so many bits in a word on it is quicker to compress the places than to list them. */
-  private static final int COMPRESSED = 4;
-
   /** Bitmaps of more bytes than this are out of cache. */
   private static final long FAR = 1 << 20;
 
@@ -78,7 +77,8 @@ final class VectorBitmapOps extends CheckedBitmapOps {
 
   private static final VectorSpecies<Integer> PLACE = IntVector.SPECIES_512;
   private static final int PLACES = PLACE.length();
-  private static final IntVector PLACES_UP = IntVector.zero(PLACE).addIndex(1);
+  private static final VectorSpecies<Byte> BIT = ByteVector.SPECIES_512;
+  private static final ByteVector BITS_UP = ByteVector.zero(BIT).addIndex(1);
 
   /** Where the words of a line begin, in bits. */
   private static final LongVector WORD_PLACES = LongVector.zero(SPECIES).addIndex(64);
@@ -89,6 +89,16 @@ final class VectorBitmapOps extends CheckedBitmapOps {
   private static final long TOPS = 0x8080808080808080L;
 
   private static final ByteOrder LE = ByteOrder.LITTLE_ENDIAN;
+
+  private final boolean compressesBytes;
+
+  /**
+   * @param compressesBytes whether the processor has an instruction for {@link ByteVector#compress}
+   *     at the width of a line (AVX512_VBMI2)
+   */
+  VectorBitmapOps(boolean compressesBytes) {
+    this.compressesBytes = compressesBytes;
+  }
 
   private static LongVector load(MemorySegment map, long offset) {
     return fromMemorySegment(SPECIES, map, offset, LE);
@@ -794,7 +804,7 @@ final class VectorBitmapOps extends CheckedBitmapOps {
       int n,
       long[] edges) {
     return BYTES == LINE
-        ? listRunsOfLines(map, lines, base, end, ends, n, edges)
+        ? listRunsOfLines(compressesBytes, map, lines, base, end, ends, n, edges)
         : listRunsOfParts(map, lines, base, end, ends, n, edges);
   }
 
@@ -803,6 +813,7 @@ final class VectorBitmapOps extends CheckedBitmapOps {
    * a branch on the data; then the places in each of them.
    */
   private static int listRunsOfLines(
+      boolean byBytes,
       MemorySegment map,
       MemorySegment lines,
       long base,
@@ -817,7 +828,7 @@ final class VectorBitmapOps extends CheckedBitmapOps {
         readAhead(map, lines, end, edges);
       }
       int words = collectWords(map, lines, base, end, n & 1, edges);
-      n = listWords(edges, words, ends, n);
+      n = byBytes ? listWords(edges, words, ends, n) : listWordsByBits(edges, words, ends, n);
     }
     return n;
   }
@@ -929,25 +940,38 @@ final class VectorBitmapOps extends CheckedBitmapOps {
     return words;
   }
 
-  /** Lists the places of the edges in words that were collected. */
+  /** Lists the places of the edges in words that were collected, all of a word's at once. */
   private static int listWords(long[] edges, int words, int[] ends, int before) {
     int n = before;
     for (int i = 0; i < words; i++) {
       long bits = edges[RunCursor.EDGES + i];
       int first = (int) edges[RunCursor.PLACES + i];
       int count = Long.bitCount(bits);
-      if (count > COMPRESSED) {
-        int to = n;
-        for (int k = 0; k < 64; k += PLACES) {
-          IntVector.broadcast(PLACE, first + k)
-              .add(PLACES_UP)
-              .compress(VectorMask.fromLong(PLACE, bits >>> k))
-              .intoArray(ends, to);
-          to += Long.bitCount(bits >>> k & (1L << PLACES) - 1);
-        }
-      } else {
-        ScalarBitmapOps.listBits(bits, count, first, ends, n);
+      ByteVector in = BITS_UP.compress(VectorMask.fromLong(BIT, bits));
+      ((IntVector) in.convertShape(ZERO_EXTEND_B2I, PLACE, 0)).add(first).intoArray(ends, n);
+      if (count > PLACES) {
+        ((IntVector) in.convertShape(ZERO_EXTEND_B2I, PLACE, 1))
+            .add(first)
+            .intoArray(ends, n + PLACES);
+        ((IntVector) in.convertShape(ZERO_EXTEND_B2I, PLACE, 2))
+            .add(first)
+            .intoArray(ends, n + 2 * PLACES);
+        ((IntVector) in.convertShape(ZERO_EXTEND_B2I, PLACE, 3))
+            .add(first)
+            .intoArray(ends, n + 3 * PLACES);
       }
+      n += count;
+    }
+    return n;
+  }
+
+  /** The same where a processor with AVX-512 has no compression of bytes. */
+  private static int listWordsByBits(long[] edges, int words, int[] ends, int before) {
+    int n = before;
+    for (int i = 0; i < words; i++) {
+      long bits = edges[RunCursor.EDGES + i];
+      int count = Long.bitCount(bits);
+      ScalarBitmapOps.listBits(bits, count, (int) edges[RunCursor.PLACES + i], ends, n);
       n += count;
     }
     return n;

@@ -14,9 +14,18 @@ import org.junit.jupiter.api.Test;
 
 class RunCursorTest {
   private final SplittableRandom random = Seed.random();
-  private final RunCursor cursor = new RunCursor();
+  private final RunCursor[] cursors = cursors();
+  private RunCursor cursor = cursors[0];
+
+  /** The chosen one, and where there are vectors one that lists as on a processor with fewer. */
+  private static RunCursor[] cursors() {
+    return Bitmaps.vector().isEmpty()
+        ? new RunCursor[] {new RunCursor()}
+        : new RunCursor[] {new RunCursor(), new RunCursor(new VectorBitmapOps(false))};
+  }
 
   private MemorySegment random(Arena arena, long words) {
+    cursor = cursors[random.nextInt(cursors.length)];
     MemorySegment map = arena.allocate(words * 8 + 8, 8).asSlice(0, words * 8);
     int density = random.nextInt(6);
     for (long i = 0; i < words; i++) {
