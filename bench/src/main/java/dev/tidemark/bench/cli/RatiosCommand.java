@@ -5,6 +5,7 @@ import dev.tidemark.bench.ratios.Interleaved;
 import dev.tidemark.bench.ratios.Outcome;
 import dev.tidemark.bench.ratios.Suite;
 import dev.tidemark.engine.bitmap.Bitmaps;
+import dev.tidemark.ffm.NativeAccess;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -39,6 +40,7 @@ final class RatiosCommand implements Callable<Integer> {
       throw new IllegalStateException(missing.get());
     }
     long warmUp = Bitmaps.warmUp();
+    NativeAccess.warmUp();
     System.err.printf(
         "bitmap operations: %s, warmed up in %d ms; C: %s, %d bit%n",
         Bitmaps.description(),

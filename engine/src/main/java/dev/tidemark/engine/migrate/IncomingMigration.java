@@ -4,6 +4,7 @@ import dev.tidemark.engine.bitmap.Bitmaps;
 import dev.tidemark.engine.log.RamBlock;
 import dev.tidemark.engine.stream.SectionHandler;
 import dev.tidemark.engine.stream.StreamReader;
+import dev.tidemark.ffm.NativeAccess;
 import dev.tidemark.ffm.Socket;
 import java.util.List;
 
@@ -65,6 +66,7 @@ public final class IncomingMigration {
   public void run() {
     // Pages come in thousands at once: looking for zeros must not start interpreted.
     Bitmaps.warmUp();
+    NativeAccess.warmUp();
     try {
       reader.loadUntilHandover();
     } catch (RuntimeException | Error e) {

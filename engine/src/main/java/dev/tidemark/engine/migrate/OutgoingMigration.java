@@ -9,6 +9,7 @@ import dev.tidemark.engine.stream.ReturnPath;
 import dev.tidemark.engine.stream.SectionOutput;
 import dev.tidemark.engine.stream.StreamWriter;
 import dev.tidemark.engine.stream.Throttle;
+import dev.tidemark.ffm.NativeAccess;
 import dev.tidemark.ffm.Pages;
 import dev.tidemark.ffm.Socket;
 import java.util.ArrayList;
@@ -165,6 +166,7 @@ public final class OutgoingMigration {
     startNanos = System.nanoTime();
     // A migration has few rounds: without this the first of them would run interpreted.
     Bitmaps.warmUp();
+    NativeAccess.warmUp();
     Thread watch = Thread.ofPlatform().name("tidemark-watch").daemon().start(this::watch);
     Outcome outcome = null;
     String reason = "";
