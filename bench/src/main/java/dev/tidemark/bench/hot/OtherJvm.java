@@ -19,9 +19,19 @@ public final class OtherJvm {
 
   /** What starts such a process. */
   public static ProcessBuilder command(Class<?> main, String... arguments) {
+    return command(List.of(), main, arguments);
+  }
+
+  /**
+   * The same with more options for Java.
+   *
+   * @param options stronger than this process's own
+   */
+  public static ProcessBuilder command(List<String> options, Class<?> main, String... arguments) {
     List<String> command = new ArrayList<>();
     command.add(ProcessHandle.current().info().command().orElse("java"));
     command.addAll(ManagementFactory.getRuntimeMXBean().getInputArguments());
+    command.addAll(options);
     // What a jar's manifest grants holds only for a process that is started with -jar.
     command.add("--enable-native-access=ALL-UNNAMED");
     command.add("-cp");

@@ -68,6 +68,7 @@ public final class Suite {
     kvmLog();
     firstSync();
     if (!quick) {
+      widths();
       transfer();
     }
   }
@@ -503,6 +504,37 @@ public final class Suite {
                     new Side(null, () -> FirstSync.inAnotherProcess("cold"), 1))
                 .unsteady(),
             true));
+  }
+
+  /** What the gate chooses for vectors of each width, and the scalar twin. */
+  private void widths() {
+    widths("NEON's width", "-XX:MaxVectorSize=16", "128 bit");
+    widths("AVX2", "-XX:UseAVX=2", "256 bit");
+    widths("AVX-512", "-XX:UseAVX=3", "512 bit");
+  }
+
+  private void widths(String name, String option, String width) {
+    try (OtherWidth chosen = new OtherWidth(option, "auto");
+        OtherWidth scalar = new OtherWidth(option, "forbid")) {
+      if (!chosen.description().contains(width)) {
+        // This machine has none so wide.
+        return;
+      }
+      OtherWidth.OPERATIONS.forEach(
+          (operation, size) ->
+              put(
+                  measure.once(
+                      Contest.of(
+                              operation,
+                              size,
+                              operation.equals("zero pages") ? "half zero" : "1 % scattered",
+                              "scalar, " + name,
+                              AS_FAST,
+                              side(() -> chosen.nanos(operation)),
+                              side(() -> scalar.nanos(operation)))
+                          .unsteady(),
+                      true)));
+    }
   }
 
   private void transfer() {
