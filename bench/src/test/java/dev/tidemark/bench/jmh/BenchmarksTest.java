@@ -1,6 +1,7 @@
 package dev.tidemark.bench.jmh;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import dev.tidemark.bench.hot.Rivals;
@@ -9,12 +10,16 @@ import dev.tidemark.ffm.userfaultfd.Pagemap;
 import dev.tidemark.ffm.userfaultfd.Userfaultfd;
 import dev.tidemark.ffm.userfaultfd.UserfaultfdUapi;
 import java.util.Collection;
+import java.util.Map;
 import java.util.Optional;
+import java.util.concurrent.TimeUnit;
+import java.util.stream.Collectors;
 import java.util.stream.Stream;
 import org.junit.jupiter.api.Assumptions;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.Arguments;
 import org.junit.jupiter.params.provider.MethodSource;
+import org.openjdk.jmh.profile.GCProfiler;
 import org.openjdk.jmh.results.RunResult;
 import org.openjdk.jmh.runner.Runner;
 import org.openjdk.jmh.runner.RunnerException;
@@ -22,8 +27,10 @@ import org.openjdk.jmh.runner.options.OptionsBuilder;
 import org.openjdk.jmh.runner.options.TimeValue;
 import org.openjdk.jmh.runner.options.VerboseMode;
 
-/** Every benchmark still runs, and its rivals still come to the same results: no numbers here. */
+/** Every benchmark still runs, and its rivals still come to the same results: no times here. */
 class BenchmarksTest {
+  private static final int SMALLEST_OBJECT = 16;
+
   static Stream<Arguments> benchmarks() {
     return Stream.of(
         Arguments.of(
@@ -67,6 +74,73 @@ class BenchmarksTest {
     for (RunResult result : results) {
       assertTrue(result.getPrimaryResult().getScore() > 0, result.getParams().getBenchmark());
     }
+  }
+
+  /** Tidemark's side of each benchmark that goes on for as long as a migration. */
+  static Stream<Arguments> steady() {
+    String[][] merge = {{"bytes", "32768"}, {"density", "0.01"}};
+    String[][] harvest = {{"bytes", "524288"}, {"density", "0.01"}};
+    return Stream.of(
+        Arguments.of(MergeBenchmark.class, "(orCount|orCountClear|cardinality)", merge),
+        Arguments.of(ShiftedMergeBenchmark.class, "orCount", new String[][] {{"shift", "7"}}),
+        Arguments.of(HarvestBenchmark.class, "harvest", harvest),
+        Arguments.of(
+            SyncBenchmark.class,
+            "tidemark",
+            new String[][] {{"ram", "17179869184"}, {"density", "0.01"}}),
+        Arguments.of(
+            ScatterBenchmark.class,
+            "tidemark",
+            new String[][] {{"piece", "8192"}, {"density", "0.01"}}),
+        Arguments.of(ZeroPagesBenchmark.class, "tidemark", new String[][] {{"bytes", "524288"}}),
+        Arguments.of(IoctlBenchmark.class, "(call|callWithMemory)", new String[][] {}),
+        Arguments.of(
+            DmaMapBenchmark.class, "(changes|runs|lookUps)", new String[][] {{"mappings", "1000"}}),
+        Arguments.of(MarksBenchmark.class, "(oneThread|twoThreads)", new String[][] {}),
+        Arguments.of(
+            PagemapScanBenchmark.class, "writeAndRound", new String[][] {{"every", "1000"}}),
+        Arguments.of(KvmLogBenchmark.class, "round", new String[][] {{"bytes", "1073741824"}}));
+  }
+
+  /**
+   * What {@code -prof gc} says. JMH itself allocates some KB an iteration, which is less than a
+   * byte an operation of microseconds, and 5 for one of 0.2 ms. No object is smaller than 16.
+   */
+  @ParameterizedTest(name = "{0} {1}")
+  @MethodSource("steady")
+  void allocatesNothingForAnOperation(Class<?> benchmark, String methods, String[][] parameters)
+      throws RunnerException {
+    missing(benchmark).ifPresent(reason -> Assumptions.abort(reason));
+    var options =
+        new OptionsBuilder()
+            .include(benchmark.getName().replace(".", "\\.") + "\\." + methods + "$")
+            .forks(0)
+            .warmupIterations(1)
+            .warmupTime(TimeValue.seconds(1))
+            .measurementIterations(1)
+            .measurementTime(TimeValue.milliseconds(300))
+            .addProfiler(GCProfiler.class)
+            .shouldFailOnError(true)
+            .verbosity(VerboseMode.SILENT)
+            .jvmArgsAppend("-Djmh.ignoreLock=true");
+    for (String[] parameter : parameters) {
+      options.param(parameter[0], parameter[1]);
+    }
+    Map<String, Double> allocating = Map.of();
+    // How soon it is compiled is the JVM's to decide; that it then stays at nothing is ours.
+    long end = System.nanoTime() + TimeUnit.SECONDS.toNanos(60);
+    do {
+      Collection<RunResult> results = new Runner(options.build()).run();
+      allocating =
+          results.stream()
+              .collect(
+                  Collectors.toMap(
+                      result -> result.getParams().id(),
+                      result -> result.getSecondaryResults().get("gc.alloc.rate.norm").getScore()));
+      assertFalse(allocating.isEmpty());
+      allocating.values().removeIf(bytes -> bytes < SMALLEST_OBJECT);
+    } while (!allocating.isEmpty() && System.nanoTime() - end < 0);
+    assertEquals(Map.of(), allocating, "bytes for an operation");
   }
 
   private static Optional<String> missing(Class<?> benchmark) {
