@@ -1,8 +1,17 @@
 package dev.tidemark.bench.jmh;
 
+import dev.tidemark.engine.bitmap.Bitmaps;
+import dev.tidemark.ffm.NativeAccess;
+
 /** What the benchmarks' set-ups share. */
 final class Inputs {
   private Inputs() {}
+
+  /** Has compiled what a migration has compiled before its first round. */
+  static void warmUp() {
+    Bitmaps.warmUp();
+    NativeAccess.warmUp();
+  }
 
   /** Stops a benchmark of something that is wrong. */
   static void check(long expected, long actual, String what) {

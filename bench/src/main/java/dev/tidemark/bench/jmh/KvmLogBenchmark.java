@@ -44,6 +44,7 @@ public class KvmLogBenchmark {
   /** Makes a VM with one slot, and turns tracking on. */
   @Setup(Level.Trial)
   public void start() {
+    Inputs.warmUp();
     memory = Mapping.anonymous(bytes);
     kvm = Kvm.open();
     vm = kvm.createVm();

@@ -42,6 +42,7 @@ public class PagemapScanBenchmark {
   /** Maps the memory and turns tracking on. */
   @Setup(Level.Trial)
   public void start() {
+    Inputs.warmUp();
     memory = Mapping.anonymous(BYTES);
     memory.segment().fill((byte) 1);
     RamBlock block = new RamBlock("ram", memory.segment());

@@ -42,6 +42,7 @@ public class SyncBenchmark {
   /** Makes both sides, and compares the results. */
   @Setup(Level.Trial)
   public void make() {
+    Inputs.warmUp();
     path = new SyncPath(ram, new BitmapInput(density, clustered));
     Inputs.check(path.qemu(), path.tidemark(), "sum of pages");
   }
