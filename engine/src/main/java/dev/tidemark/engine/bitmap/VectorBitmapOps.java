@@ -843,9 +843,10 @@ final class VectorBitmapOps extends CheckedBitmapOps {
     LongVector all = LongVector.zero(SPECIES);
     long some = 0;
     long first = edges[RunCursor.LINE] & -64;
-    long stop = Math.min(first + READ_AHEAD, end);
-    for (; first < stop; first += 64) {
+    long read = 0;
+    for (; first < end && read < READ_AHEAD; first += 64) {
       long left = RunCursor.named(lines, first, end);
+      read += Long.bitCount(left);
       if (Long.bitCount(left) > MANY) {
         // In order, as the prefetcher likes it.
         long behind = Math.min(first + 64, end) << 6;
