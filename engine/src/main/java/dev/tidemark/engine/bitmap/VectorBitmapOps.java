@@ -90,6 +90,69 @@ final class VectorBitmapOps extends CheckedBitmapOps {
 
   private static final ByteOrder LE = ByteOrder.LITTLE_ENDIAN;
 
+  /** What two threads have to know of a summary that they make together. */
+  private static final class Summary implements SecondThread.Pass {
+    private MemorySegment map;
+    private MemorySegment lines;
+
+    long run(SecondThread second, MemorySegment map, long bytes, MemorySegment lines) {
+      this.map = map;
+      this.lines = lines;
+      try {
+        return second.run(this, bytes);
+      } finally {
+        this.map = null;
+        this.lines = null;
+        second.release();
+      }
+    }
+
+    @Override
+    public long part(long from, long end) {
+      return summarizeBody(map, from, end, lines);
+    }
+  }
+
+  /** The same of a merge. */
+  private static final class Merge implements SecondThread.Pass {
+    private boolean clear;
+    private MemorySegment dst;
+    private long d;
+    private MemorySegment src;
+    private long s;
+
+    long run(
+        SecondThread second,
+        boolean clear,
+        MemorySegment dst,
+        long d,
+        MemorySegment src,
+        long s,
+        long bytes) {
+      this.clear = clear;
+      this.dst = dst;
+      this.d = d;
+      this.src = src;
+      this.s = s;
+      try {
+        return second.run(this, bytes);
+      } finally {
+        this.dst = null;
+        this.src = null;
+        second.release();
+      }
+    }
+
+    @Override
+    public long part(long from, long end) {
+      return clear
+          ? orCountClearAligned(dst, d + from, src, s + from, end - from)
+          : orCountAligned(dst, d + from, src, s + from, end - from);
+    }
+  }
+
+  private final Summary summary = new Summary();
+  private final Merge merge = new Merge();
   private final boolean compressesBytes;
 
   /**
@@ -242,7 +305,7 @@ final class VectorBitmapOps extends CheckedBitmapOps {
       int shift = (int) (srcBit + head & 63);
       count +=
           shift == 0
-              ? orCountAligned(dst, dstByte, src, srcByte, body)
+              ? orCountBody(false, dst, dstByte, src, srcByte, body)
               : orCountShifted(dst, dstByte, src, srcByte, body, shift);
     }
     long done = head + (body << 3);
@@ -251,6 +314,17 @@ final class VectorBitmapOps extends CheckedBitmapOps {
     }
     return count
         + ScalarBitmapOps.orCountRange(dst, dstBit + done, src, srcBit + done, bits - done);
+  }
+
+  private long orCountBody(
+      boolean clear, MemorySegment dst, long d, MemorySegment src, long s, long bytes) {
+    SecondThread second = SecondThread.take(bytes, dst, src);
+    if (second != null) {
+      return merge.run(second, clear, dst, d, src, s, bytes);
+    }
+    return clear
+        ? orCountClearAligned(dst, d, src, s, bytes)
+        : orCountAligned(dst, d, src, s, bytes);
   }
 
   private static long orCountAligned(
@@ -332,7 +406,7 @@ final class VectorBitmapOps extends CheckedBitmapOps {
       int shift = (int) (srcBit + head & 63);
       count +=
           shift == 0
-              ? orCountClearAligned(dst, dstByte, src, srcByte, body)
+              ? orCountBody(true, dst, dstByte, src, srcByte, body)
               : orCountClearShifted(dst, dstByte, src, srcByte, body, shift);
     }
     long done = head + (body << 3);
@@ -667,21 +741,28 @@ final class VectorBitmapOps extends CheckedBitmapOps {
   @Override
   long doSummarize(MemorySegment map, long words, MemorySegment lines) {
     long body = words >>> 9 << 9;
+    SecondThread second = SecondThread.take(body << 3, map, lines);
     long count =
-        BYTES == LINE
-            ? summarizeLines(map, body << 3, lines)
-            : summarizeParts(map, body << 3, lines);
+        second == null
+            ? summarizeBody(map, 0, body << 3, lines)
+            : summary.run(second, map, body << 3, lines);
     return count + ScalarBitmapOps.summarizeFrom(map, body, words, lines);
   }
 
+  private static long summarizeBody(MemorySegment map, long from, long end, MemorySegment lines) {
+    return BYTES == LINE
+        ? summarizeLines(map, from, end, lines)
+        : summarizeParts(map, from, end, lines);
+  }
+
   /** Where a vector is a line: 8 of them to a byte of the summary. */
-  private static long summarizeLines(MemorySegment map, long bytes, MemorySegment lines) {
+  private static long summarizeLines(MemorySegment map, long from, long end, MemorySegment lines) {
     guard(map);
     guard(lines);
     LongVector count = LongVector.zero(SPECIES);
     // An int, because C2 is not sure to take the range checks out of a loop over a long.
-    int eights = Math.toIntExact(bytes >>> 9);
-    for (int i = 0; i < eights; i++) {
+    int eights = Math.toIntExact(end >>> 9);
+    for (int i = (int) (from >>> 9); i < eights; i++) {
       long at = (long) i << 9;
       LongVector a = fromMemorySegment(SPECIES, map, at, LE);
       LongVector b = fromMemorySegment(SPECIES, map, at + LINE, LE);
@@ -707,11 +788,11 @@ final class VectorBitmapOps extends CheckedBitmapOps {
   }
 
   /** Where a line is some vectors. */
-  private static long summarizeParts(MemorySegment map, long bytes, MemorySegment lines) {
+  private static long summarizeParts(MemorySegment map, long from, long end, MemorySegment lines) {
     guard(map);
     guard(lines);
     LongVector count = LongVector.zero(SPECIES);
-    for (long block = 0; block < bytes; block += 64 * LINE) {
+    for (long block = from; block < end; block += 64 * LINE) {
       long summary = 0;
       for (int line = 0; line < 64; line++) {
         long offset = block + (long) line * LINE;

@@ -1,0 +1,136 @@
+package dev.tidemark.engine.bitmap;
+
+import static dev.tidemark.engine.bitmap.CheckedBitmapOps.WORD;
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertNotNull;
+import static org.junit.jupiter.api.Assertions.assertNull;
+import static org.junit.jupiter.api.Assertions.assertThrows;
+
+import com.sun.management.ThreadMXBean;
+import dev.tidemark.ffm.Mapping;
+import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
+import java.lang.management.ManagementFactory;
+import java.util.SplittableRandom;
+import java.util.concurrent.atomic.AtomicIntegerArray;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.condition.EnabledIf;
+
+class SecondThreadTest {
+  private static final long BYTES = (16 << 20) + 4096 + 64;
+
+  private final SplittableRandom random = Seed.random();
+
+  static boolean hasCores() {
+    return Runtime.getRuntime().availableProcessors() > 1;
+  }
+
+  private static SecondThread take(MemorySegment memory) {
+    return SecondThread.take(BYTES, memory, memory);
+  }
+
+  /** Passes of every length, one after the other, so that a late helper meets the next. */
+  @Test
+  @EnabledIf("hasCores")
+  void doesEveryPartOnce() {
+    try (Mapping memory = Mapping.guarded(64)) {
+      for (int round = 0; round < 20_000; round++) {
+        long bytes = random.nextLong(1, 20 << 20);
+        int parts = (int) ((bytes + (1 << 20) - 1) >>> 20);
+        AtomicIntegerArray times = new AtomicIntegerArray(parts);
+        SecondThread second = take(memory.segment());
+        assertNotNull(second);
+        assertNull(take(memory.segment()), "one pass at a time");
+        long sum =
+            second.run(
+                (from, end) -> {
+                  times.incrementAndGet((int) (from >>> 20));
+                  return end - from;
+                },
+                bytes);
+        second.release();
+        assertEquals(bytes, sum);
+        for (int part = 0; part < parts; part++) {
+          assertEquals(1, times.get(part), "part " + part + " of " + parts);
+        }
+      }
+    }
+  }
+
+  @Test
+  @EnabledIf("hasCores")
+  void saysThatAPartFailedAndGoesOn() {
+    try (Mapping memory = Mapping.guarded(64)) {
+      for (int round = 0; round < 100; round++) {
+        SecondThread second = take(memory.segment());
+        assertThrows(
+            IllegalStateException.class,
+            () ->
+                second.run(
+                    (from, _) -> {
+                      if (from == 3 << 20) {
+                        throw new IllegalStateException("as asked for");
+                      }
+                      return 0;
+                    },
+                    8 << 20));
+        assertEquals(8 << 20, second.run((from, end) -> end - from, 8 << 20));
+        second.release();
+      }
+    }
+  }
+
+  @Test
+  void leavesAloneWhatItMayNotTouch() {
+    try (Arena arena = Arena.ofConfined();
+        Mapping memory = Mapping.guarded(64)) {
+      assertNull(take(arena.allocate(64)));
+      assertNull(SecondThread.take(1 << 20, memory.segment(), memory.segment()), "too short");
+    }
+  }
+
+  /** Every pass that is shared, beside the scalar twin, and without garbage. */
+  @Test
+  void sharesPassesOverLargeBitmaps() {
+    BitmapOps ops = Bitmaps.ops();
+    BitmapOps scalar = Bitmaps.scalar();
+    long bits = BYTES * 8;
+    long words = BYTES / 8;
+    try (Mapping source = Mapping.guarded(BYTES);
+        Mapping mine = Mapping.guarded(BYTES);
+        Mapping theirs = Mapping.guarded(BYTES);
+        Mapping lines = Mapping.guarded(BYTES / 512 + 64 & -64);
+        Mapping theirLines = Mapping.guarded(BYTES / 512 + 64 & -64)) {
+      for (int i = 0; i < 100_000; i++) {
+        source.segment().set(WORD, random.nextLong(words) << 3, random.nextLong());
+        mine.segment().set(WORD, random.nextLong(words) << 3, random.nextLong());
+      }
+      theirs.segment().copyFrom(mine.segment());
+      MemorySegment src = source.segment();
+      assertEquals(
+          scalar.orCount(theirs.segment(), 0, src, 0, bits),
+          ops.orCount(mine.segment(), 0, src, 0, bits));
+      assertEquals(-1, mine.segment().mismatch(theirs.segment()));
+      assertEquals(
+          scalar.summarize(theirs.segment(), words, theirLines.segment()),
+          ops.summarize(mine.segment(), words, lines.segment()));
+      assertEquals(-1, lines.segment().mismatch(theirLines.segment()));
+      mine.segment().fill((byte) 0);
+      assertEquals(
+          scalar.cardinality(src, 64, bits - 64),
+          ops.orCountClear(mine.segment(), 0, src, 64, bits - 64));
+      assertEquals(0, ops.cardinality(src, 64, bits - 64));
+      ThreadMXBean threads = (ThreadMXBean) ManagementFactory.getThreadMXBean();
+      Bitmaps.warmUp();
+      long allocated = -1;
+      long end = System.nanoTime() + 60_000_000_000L;
+      while (allocated != 0 && System.nanoTime() < end) {
+        long own = threads.getCurrentThreadAllocatedBytes();
+        long _ = ops.summarize(mine.segment(), words, lines.segment());
+        long _ = ops.orCount(mine.segment(), 0, src, 0, bits);
+        allocated = threads.getCurrentThreadAllocatedBytes() - own;
+      }
+      assertEquals(0, allocated);
+    }
+  }
+}
