@@ -5,9 +5,9 @@ import java.lang.foreign.MemorySegment;
 /**
  * Goes through the runs of a bitmap, from low to high, as often as it is reset.
  *
- * <p>Threading: one thread; the bitmap must not change meanwhile. Footprint: 26 KiB. Cost: a line
+ * <p>Threading: one thread; the bitmap must not change meanwhile. Footprint: 24 KiB. Cost: a line
  * of the bitmap at a time, or only the lines that a summary names; nothing is allocated. The cursor
- * reads ahead by some 500 to 3000 runs.
+ * reads ahead by some 500 to 2800 runs.
  */
 public final class RunCursor {
   /** Runs are looked for until there are this many ends of them. */

@@ -47,12 +47,6 @@ final class VectorBitmapOps extends CheckedBitmapOps {
    */
   private static final long STRETCH = 16384;
 
-  /**
-   * Bytes of eight lines. Not final: C2 splits a loop with a constant step in three, which costs
-   * one as short as a page 10 ns, and 100 out of cache, where the prefetcher then loses the thread.
-   */
-  private static long step = 8 * 64;
-
   /** The scope of memory that no arena closes. */
   private static final MemorySegment.Scope ENDLESS = Arena.global().scope();
 
@@ -163,17 +157,9 @@ final class VectorBitmapOps extends CheckedBitmapOps {
     this.compressesBytes = compressesBytes;
   }
 
-  private static LongVector load(MemorySegment map, long offset) {
-    return fromMemorySegment(SPECIES, map, offset, LE);
-  }
-
   /** Words that begin {@code shift} bits, 1 to 63, into the lower ones. */
   private static LongVector join(LongVector low, LongVector high, int shift) {
     return low.lanewise(LSHR, shift).or(high.lanewise(LSHL, 64 - shift));
-  }
-
-  private static boolean anySet(LongVector vector) {
-    return vector.compare(NE, 0).anyTrue();
   }
 
   /**
@@ -684,13 +670,7 @@ final class VectorBitmapOps extends CheckedBitmapOps {
 
   /** Memory at an address of two bits less than a segment may have. */
   private static LongVector at(long address) {
-    return load(ALL, address & Long.MAX_VALUE >>> 1);
-  }
-
-  /** One bit: whether no bit is set. */
-  private static long isZero(LongVector vector) {
-    // Without a branch, as it would be guessed wrongly.
-    return vector.compare(NE, 0).toLong() - 1 >>> 63;
+    return fromMemorySegment(SPECIES, ALL, address & Long.MAX_VALUE >>> 1, LE);
   }
 
   /**
@@ -703,14 +683,15 @@ final class VectorBitmapOps extends CheckedBitmapOps {
     for (int page = 0; page < pages; page++) {
       long address = first + ((long) page << Pages.SHIFT) & Long.MAX_VALUE >>> 2;
       LongVector all = at(address);
-      if (anySet(all)) {
+      if (all.compare(NE, 0).anyTrue()) {
         continue;
       }
       all = all.or(at(address + BYTES)).or(at(address + 2 * BYTES));
       for (int i = 3 * BYTES; i < Pages.SIZE; i += BYTES) {
         all = all.or(at(address + i));
       }
-      zero |= isZero(all) << page;
+      // Without a branch, as it would be guessed wrongly.
+      zero |= all.compare(NE, 0).toLong() - 1 >>> 63 << page;
     }
     return zero;
   }
@@ -721,7 +702,7 @@ final class VectorBitmapOps extends CheckedBitmapOps {
     for (int page = 0; page < pages; page++) {
       long address = first + ((long) page << Pages.SHIFT) & Long.MAX_VALUE >>> 2;
       LongVector a = at(address);
-      if (anySet(a)) {
+      if (a.compare(NE, 0).anyTrue()) {
         continue;
       }
       LongVector b = a;
@@ -733,7 +714,7 @@ final class VectorBitmapOps extends CheckedBitmapOps {
         c = c.or(at(address + i + 2 * BYTES));
         d = d.or(at(address + i + 3 * BYTES));
       }
-      zero |= isZero(a.or(b).or(c.or(d))) << page;
+      zero |= a.or(b).or(c.or(d)).compare(NE, 0).toLong() - 1 >>> 63 << page;
     }
     return zero;
   }
