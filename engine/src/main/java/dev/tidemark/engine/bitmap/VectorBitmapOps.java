@@ -82,28 +82,29 @@ final class VectorBitmapOps extends CheckedBitmapOps {
 
   private static final long TOPS = 0x8080808080808080L;
 
+  /** Bytes of eight lines; not final, so that C2 takes it for no constant. */
+  private static long step = 8 * LINE;
+
   private static final ByteOrder LE = ByteOrder.LITTLE_ENDIAN;
 
   /** What two threads have to know of a summary that they make together. */
   private static final class Summary implements SecondThread.Pass {
-    private MemorySegment map;
-    private MemorySegment lines;
+    private long map;
+    private long lines;
 
-    long run(SecondThread second, MemorySegment map, long bytes, MemorySegment lines) {
+    long run(SecondThread second, long map, long bytes, long lines) {
       this.map = map;
       this.lines = lines;
       try {
         return second.run(this, bytes);
       } finally {
-        this.map = null;
-        this.lines = null;
         second.release();
       }
     }
 
     @Override
     public long part(long from, long end) {
-      return summarizeBody(map, from, end, lines);
+      return summarizeFar(map + from, end - from, lines + (from >>> 9));
     }
   }
 
@@ -722,28 +723,37 @@ final class VectorBitmapOps extends CheckedBitmapOps {
   @Override
   long doSummarize(MemorySegment map, long words, MemorySegment lines) {
     long body = words >>> 9 << 9;
-    SecondThread second = SecondThread.take(body << 3, map, lines);
+    boolean shared = BYTES == LINE && map.scope() == ENDLESS && lines.scope() == ENDLESS;
+    SecondThread second = shared ? SecondThread.take(body << 3, map, lines) : null;
     long count =
         second == null
-            ? summarizeBody(map, 0, body << 3, lines)
-            : summary.run(second, map, body << 3, lines);
+            ? summarizeBody(map, body << 3, lines)
+            : summary.run(second, map.address(), body << 3, lines.address());
     return count + ScalarBitmapOps.summarizeFrom(map, body, words, lines);
   }
 
-  private static long summarizeBody(MemorySegment map, long from, long end, MemorySegment lines) {
-    return BYTES == LINE
-        ? summarizeLines(map, from, end, lines)
-        : summarizeParts(map, from, end, lines);
+  @Override
+  long doSummarizeFar(MemorySegment map, long words, MemorySegment lines) {
+    if (BYTES != LINE || map.scope() != ENDLESS || lines.scope() != ENDLESS) {
+      return doSummarize(map, words, lines);
+    }
+    long body = words >>> 9 << 9;
+    return summarizeFar(map.address(), body << 3, lines.address())
+        + ScalarBitmapOps.summarizeFrom(map, body, words, lines);
+  }
+
+  private static long summarizeBody(MemorySegment map, long bytes, MemorySegment lines) {
+    return BYTES == LINE ? summarizeLines(map, bytes, lines) : summarizeParts(map, bytes, lines);
   }
 
   /** Where a vector is a line: 8 of them to a byte of the summary. */
-  private static long summarizeLines(MemorySegment map, long from, long end, MemorySegment lines) {
+  private static long summarizeLines(MemorySegment map, long bytes, MemorySegment lines) {
     guard(map);
     guard(lines);
     LongVector count = LongVector.zero(SPECIES);
     // An int, because C2 is not sure to take the range checks out of a loop over a long.
-    int eights = Math.toIntExact(end >>> 9);
-    for (int i = (int) (from >>> 9); i < eights; i++) {
+    int eights = Math.toIntExact(bytes >>> 9);
+    for (int i = 0; i < eights; i++) {
       long at = (long) i << 9;
       LongVector a = fromMemorySegment(SPECIES, map, at, LE);
       LongVector b = fromMemorySegment(SPECIES, map, at + LINE, LE);
@@ -768,12 +778,47 @@ final class VectorBitmapOps extends CheckedBitmapOps {
     return count.reduceLanes(VectorOperators.ADD);
   }
 
+  /**
+   * The same for a part of a large plane. C2's code for the range of a segment is half as fast out
+   * of cache; of all addresses it is as for a whole one, if the step is no constant: else it orders
+   * the loads as it likes.
+   */
+  private static long summarizeFar(long map, long bytes, long lines) {
+    LongVector count = LongVector.zero(SPECIES);
+    for (long done = 0; done < bytes; done += step) {
+      long at = map + done & Long.MAX_VALUE >>> 2;
+      LongVector a = at(at);
+      LongVector b = at(at + LINE);
+      LongVector c = at(at + 2 * LINE);
+      LongVector d = at(at + 3 * LINE);
+      LongVector ab = a.lanewise(BIT_COUNT).add(b.lanewise(BIT_COUNT));
+      LongVector abcd = ab.add(c.lanewise(BIT_COUNT).add(d.lanewise(BIT_COUNT)));
+      long set = a.compare(NE, 0).toLong() | b.compare(NE, 0).toLong() << 8;
+      set |= c.compare(NE, 0).toLong() << 16 | d.compare(NE, 0).toLong() << 24;
+      a = at(at + 4 * LINE);
+      b = at(at + 5 * LINE);
+      c = at(at + 6 * LINE);
+      d = at(at + 7 * LINE);
+      ab = a.lanewise(BIT_COUNT).add(b.lanewise(BIT_COUNT));
+      count = count.add(abcd.add(ab.add(c.lanewise(BIT_COUNT).add(d.lanewise(BIT_COUNT)))));
+      set |= a.compare(NE, 0).toLong() << 32 | b.compare(NE, 0).toLong() << 40;
+      set |= c.compare(NE, 0).toLong() << 48 | d.compare(NE, 0).toLong() << 56;
+      // The top bit of each byte that is not 0; no branch, as it would be guessed wrongly.
+      long any = ((set & ~TOPS) + ~TOPS | set) & TOPS;
+      ALL.set(
+          ValueLayout.JAVA_BYTE,
+          lines + (done >>> 9) & Long.MAX_VALUE >>> 2,
+          (byte) Long.compress(any, TOPS));
+    }
+    return count.reduceLanes(VectorOperators.ADD);
+  }
+
   /** Where a line is some vectors. */
-  private static long summarizeParts(MemorySegment map, long from, long end, MemorySegment lines) {
+  private static long summarizeParts(MemorySegment map, long bytes, MemorySegment lines) {
     guard(map);
     guard(lines);
     LongVector count = LongVector.zero(SPECIES);
-    for (long block = from; block < end; block += 64 * LINE) {
+    for (long block = 0; block < bytes; block += 64 * LINE) {
       long summary = 0;
       for (int line = 0; line < 64; line++) {
         long offset = block + (long) line * LINE;
