@@ -568,22 +568,34 @@ public final class DeviceLogSource extends DmaSource {
         if (at >= end) {
           continue;
         }
-        if ((at - first & 7) != 0) {
-          throw new IllegalStateException(
-              "the range from 0x%x begins inside a byte of the answer"
-                  .formatted(at << Pages.SHIFT));
-        }
-        for (VfioDevice device : devices) {
-          device.dmaLoggingReport(
-              at << Pages.SHIFT,
-              end - at << Pages.SHIFT,
-              Pages.SIZE,
-              unmapScratch.segment(),
-              bit + (at - first) >>> 3);
+        long to = bit + (at - first);
+        if ((to & 7) == 0) {
+          reportForUnmap(at, end - at, unmapScratch.segment(), to >>> 3);
+        } else {
+          // A range that begins inside a byte of the answer.
+          reportShifted(at, end - at, to);
         }
       }
     } finally {
       unmapScratch.clear(bit + (DmaScratch.words(pages) << 6), trackedPages);
+    }
+  }
+
+  private void reportForUnmap(long iovaPage, long pages, MemorySegment bitmap, long offset) {
+    for (VfioDevice device : devices) {
+      device.dmaLoggingReport(
+          iovaPage << Pages.SHIFT, pages << Pages.SHIFT, Pages.SIZE, bitmap, offset);
+    }
+  }
+
+  private void reportShifted(long iovaPage, long pages, long to) {
+    long behind = DmaScratch.words(pages) << 6;
+    long bit = scratch.reserve(behind + trackedPages);
+    try {
+      reportForUnmap(iovaPage, pages, scratch.segment(), bit >>> 3);
+      unmapScratch.or(to, scratch, bit, pages);
+    } finally {
+      scratch.clear(bit, behind + trackedPages);
     }
   }
 

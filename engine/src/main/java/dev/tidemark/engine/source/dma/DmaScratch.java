@@ -75,6 +75,11 @@ final class DmaScratch implements AutoCloseable {
     ops.clear(segment, bit, words(pages) << 6);
   }
 
+  /** Adds a part of an answer that is in another scratch plane. */
+  void or(long bit, DmaScratch other, long otherBit, long pages) {
+    ops.or(segment, bit, other.segment, otherBit, pages);
+  }
+
   /**
    * Brings an answer into the fill planes, where devices may write, and forgets it.
    *

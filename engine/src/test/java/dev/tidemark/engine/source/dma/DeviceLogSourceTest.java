@@ -462,6 +462,27 @@ class DeviceLogSourceTest {
   }
 
   @Test
+  void anUnmapAcrossTheEndOfARangeTakesWhatIsOnBothSides() {
+    try (LogLab lab = new LogLab(2, REPORT_WAITS, 1024)) {
+      // The second range begins inside a byte of the answer.
+      long edge = (1L << 20) - LogLab.BASE;
+      lab.map(edge - 3, 3, 0, 100, true);
+      lab.map(edge, 200, 0, 300, true);
+      lab.start();
+      assertEquals(2, lab.source.ranges().size());
+      lab.write(0, edge - 3, edge, edge + 70);
+      lab.write(1, edge - 1, edge + 199);
+      assertEquals(203, lab.unmap(edge - 3, 203));
+      assertEquals(set(100, 102, 300, 370, 499), lab.take(0));
+      assertEquals(0, lab.source.unmapReport().failedQueries());
+      // What is mapped there next is clean.
+      lab.map(edge - 3, 3, 0, 500, true);
+      lab.map(edge, 200, 0, 600, true);
+      assertEquals(set(), lab.take(0));
+    }
+  }
+
+  @Test
   void aMarkThatComesLateIsWaitedForOrEverythingIsMarked() throws InterruptedException {
     // The device promises: its report waits.
     BitSet exact = lateMark(REPORT_WAITS, true);
