@@ -210,20 +210,32 @@ uint64_t zero_pages(const char *memory, long pages) {
 static uint64_t summarize(const char *map, long words, uint64_t *lines) {
   vec n = zero();
 #if WIDTH == 64
-  // Eight lines are a byte of the summary; no branch on what is in them. Words are whole blocks.
-  for (long at = 0; at < words * 8; at += 512) {
-    vec sums[8];
-    uint64_t set = 0;
+  // The counts of eight lines are the bytes of one vector: what is not 0 there names the line. Words
+  // are whole blocks.
+  const vec tops = _mm512_set1_epi8(0x80), low16 = _mm512_set1_epi64(0x0000FFFF0000FFFF),
+            low32 = _mm512_set1_epi64(0xFFFFFFFF);
+  for (long block = 0; block < words * 8; block += 4096) {
+    vec named = zero(), sums = zero();
     for (int i = 0; i < 8; i++) {
-      vec v = load(map + at + i * 64);
-      sums[i] = count(v);
-      set |= (uint64_t)words_set(v) << 8 * i;
+      vec v[8];
+      for (int k = 0; k < 8; k++) {
+        v[k] = count(load(map + block + i * 512 + k * 64));
+      }
+      vec even = or(or(v[0], shl(v[2], 16)), or(shl(v[4], 32), shl(v[6], 48)));
+      vec odd = or(or(v[1], shl(v[3], 16)), or(shl(v[5], 32), shl(v[7], 48)));
+      sums = add(sums, add(even, odd));
+      vec counts = or(even, shl(odd, 8));
+      named = or(shr(named, 1), _mm512_and_si512(add(counts, _mm512_set1_epi8(0x7f)), tops));
     }
-    n = add(n, add(add(add(sums[0], sums[1]), add(sums[2], sums[3])),
-                   add(add(sums[4], sums[5]), add(sums[6], sums[7]))));
-    const uint64_t tops = 0x8080808080808080;
-    uint64_t any = (((set & ~tops) + ~tops) | set) & tops;
-    ((uint8_t *)lines)[at >> 9] = _pext_u64(any, tops);
+    vec two = add(_mm512_and_si512(sums, low16), _mm512_and_si512(shr(sums, 16), low16));
+    n = add(n, add(_mm512_and_si512(two, low32), shr(two, 32)));
+    // Bit i of byte k becomes bit k of byte i.
+    uint64_t x = _mm512_reduce_or_epi64(named), swap = (x ^ (x >> 7)) & 0x00AA00AA00AA00AA;
+    x ^= swap ^ (swap << 7);
+    swap = (x ^ (x >> 14)) & 0x0000CCCC0000CCCC;
+    x ^= swap ^ (swap << 14);
+    swap = (x ^ (x >> 28)) & 0x00000000F0F0F0F0;
+    lines[block >> 12] = x ^ swap ^ (swap << 28);
   }
 #else
   for (long block = 0; block < words; block += 512) {
@@ -244,8 +256,21 @@ static uint64_t summarize(const char *map, long words, uint64_t *lines) {
   return sum(n);
 }
 
+#if WIDTH == 64
+// Whether a whole vector of the summary names no line.
+static inline int names_none(const uint64_t *lines, long line, long end) {
+  return !(line & 511) && end - line >= 512 && !any(load(lines + (line >> 6)));
+}
+#else
+static inline int names_none(const uint64_t *lines, long line, long end) { return 0; }
+#endif
+
 static void clear_lines(char *map, long words, const uint64_t *lines) {
   for (long first = 0; first < words / 8; first += 64) {
+    if (names_none(lines, first, words / 8)) {
+      first += 512 - 64;
+      continue;
+    }
     if (!~lines[first >> 6]) {
       memset(map + first * 64, 0, 4096);
       continue;
@@ -260,18 +285,25 @@ static void clear_lines(char *map, long words, const uint64_t *lines) {
 }
 
 #define ENOUGH 1024
-#define WORDS 64 // Collected before what is in them is listed.
-#define FAR (1 << 20) // Larger bitmaps are out of cache.
-#define CHUNK 1024
+#define LINES 64          // Looked at before what is in them is listed.
+#define LISTING 64        // Words whose edges are listed at a time.
+#define WORDS (9 * LINES) // With edges in those: in each line, and one behind it.
+#define NAMING 24         // Words of a summary listed at a time, and 7 more.
+#define FAR (1 << 20)     // Larger bitmaps are out of cache.
 #define MANY 8
 
 struct cursor {
   const uint64_t *map, *lines;
-  long end, line, near; // In lines: behind the last, the next, the first that was not read ahead.
+  long end, line, unnamed; // In lines: behind the last, the next, the first that nobody named yet.
+  long behind;             // Behind those looked at.
   uint64_t base, opened;
   int open; // A run goes on where the list was cut.
   int at, found;
-  int ends[ENOUGH + 64 * (WORDS + 8) + 64];
+  int next, count; // Of the named lines.
+  int word, words; // Of those with edges.
+  int named[64 * (NAMING + 7) + 64]; // Lines to look at.
+  uint64_t edges[WORDS + 8], places[WORDS + 8];
+  int ends[ENOUGH + 64 * LISTING + 64];
 };
 
 #define EDGE(k)                                                                                    \
@@ -304,23 +336,59 @@ static inline void compress_bits(uint64_t edges, int count, int place, int *ends
 }
 #endif
 
-// Which lines have bits, from one on to the end of a word of the summary.
-static inline uint64_t named(const struct cursor *c, long line) {
-  uint64_t left = c->lines[line >> 6] >> (line & 63);
-  return c->end - line < 64 ? left & ((1ULL << (c->end - line)) - 1) : left;
+static int list_words(const uint64_t *restrict edges, const uint64_t *restrict places, int words,
+                      uint64_t base, int *restrict ends, int n) {
+  for (int w = 0; w < words; w++) {
+    int count = __builtin_popcountll(edges[w]);
+#ifdef __AVX512VBMI2__
+    compress_bits(edges[w], count, places[w] - base, ends + n);
+#else
+    list_bits(edges[w], count, places[w] - base, ends, n);
+#endif
+    n += count;
+  }
+  return n;
 }
 
-// A run that is open at the end of a line ends in the next, if only at its first bit.
-static inline uint64_t after_open(uint64_t left, uint64_t low, int line, uint64_t in) {
-  return low & ~(left >> line >> 1) ? left | (low << line << 1 & in) : left;
+// Collects words of the summary that name lines.
+static int collect_lines(struct cursor *c) {
+  uint64_t *restrict edges = c->edges, *restrict places = c->places;
+  long line = c->unnamed;
+  int words = 0;
+  while (line < c->end && words < NAMING) {
+#if WIDTH == 64
+    if (!(line & 511) && c->end - line >= 512) {
+      const vec up = _mm512_setr_epi64(0, 64, 128, 192, 256, 320, 384, 448);
+      vec eight = load(c->lines + (line >> 6));
+      __mmask8 set = words_set(eight);
+      if (set) {
+        store(edges + words, _mm512_maskz_compress_epi64(set, eight));
+        store(places + words, _mm512_maskz_compress_epi64(set, add(_mm512_set1_epi64(line), up)));
+        words += __builtin_popcount(set);
+      }
+      line += 512;
+      continue;
+    }
+#endif
+    uint64_t left = c->lines[line >> 6] >> (line & 63);
+    if (c->end - line < 64) {
+      left &= (1ULL << (c->end - line)) - 1;
+    }
+    edges[words] = left;
+    places[words] = line;
+    words += left != 0;
+    line = (line | 63) + 1;
+  }
+  c->unnamed = line < c->end ? line : c->end;
+  return words;
 }
 
 // Reads ahead what will be looked at: a line that is missed later holds up all that follow.
-static void __attribute__((noinline)) read_ahead(struct cursor *c) {
-  long first = c->line & -64, stop = first + CHUNK < c->end ? first + CHUNK : c->end;
+static void __attribute__((noinline)) read_ahead(struct cursor *c, int words) {
   vec all = zero();
-  for (; first < stop; first += 64) {
-    uint64_t left = named(c, first);
+  for (int w = 0; w < words; w++) {
+    uint64_t left = c->edges[w];
+    long first = c->places[w];
     if (__builtin_popcountll(left) > MANY) {
       for (long at = 0; at < 64 && first + at < c->end; at++) {
         all = or(all, load(c->map + (first + at) * 8));
@@ -331,83 +399,93 @@ static void __attribute__((noinline)) read_ahead(struct cursor *c) {
       }
     }
   }
-  c->near = first;
   __asm__ volatile("" : : "r"(any(all)));
 }
 
-// Lists where runs start and stop, in turn: the set bits of a word differenced with itself.
+// Collects words where runs start and stop: the set bits of a word differenced with itself.
+static int collect_words(struct cursor *c, uint64_t low) {
+  int i = c->next, end = c->count < i + LINES ? c->count : i + LINES, words = 0;
+  long next = c->behind;
+  uint64_t *restrict edges = c->edges, *restrict places = c->places;
+  const uint64_t *restrict map = c->map;
+  const int *restrict named = c->named;
+  while (i < end) {
+    long line = named[i++];
+    if ((next - line) & -low) {
+      // The run ended with the line before, as the one behind it is not named.
+      edges[words] = 1;
+      places[words++] = (uint64_t)next << 9;
+      low = 0;
+    }
+    const char *p = (const char *)(map + line * 8);
+    uint64_t place = (uint64_t)line << 9;
+    next = line + 1;
+#if WIDTH == 64
+    const vec up = _mm512_setr_epi64(0, 64, 128, 192, 256, 320, 384, 448);
+    vec v = load(p);
+    unsigned tops = _mm512_movepi64_mask(v);
+    vec e = xor(v, shl(v, 1));
+    e = _mm512_mask_xor_epi64(e, tops << 1 | low, e, _mm512_set1_epi64(1));
+    low = tops >> 7;
+    __mmask8 set = words_set(e);
+    if (!set) { // Inside of a long run, which may go on for many whole lines.
+      while (i + 4 <= end && named[i + 3] == next + 3 && full(p + 64) && full(p + 128) &&
+             full(p + 192) && full(p + 256)) {
+        i += 4;
+        next += 4;
+        p += 256;
+      }
+      continue;
+    }
+    store(edges + words, _mm512_maskz_compress_epi64(set, e));
+    store(places + words, _mm512_maskz_compress_epi64(set, add(_mm512_set1_epi64(place), up)));
+    words += __builtin_popcount(set);
+#else
+    for (int w = 0; w < 8; w++) {
+      uint64_t v = ((const uint64_t *)p)[w];
+      edges[words] = v ^ (v << 1 | low);
+      places[words] = place + w * 64;
+      words += edges[words] != 0;
+      low = v >> 63;
+    }
+#endif
+  }
+  c->behind = next;
+  c->next = i;
+  return words;
+}
+
+static inline void go_on(struct cursor *c, int word) {
+  c->word = word;
+  c->line = word < c->words ? (long)(c->places[word] >> 9) : c->behind;
+}
+
+// Lists where runs start and stop, in turn.
 static int __attribute__((noinline)) find(struct cursor *c) {
   int *ends = c->ends;
   c->base = c->open ? c->opened : (uint64_t)c->line << 9;
   ends[0] = 0;
   int n = c->open, is_far = c->end << 6 > FAR;
   while (c->line < c->end && n < ENOUGH) {
-    uint64_t edges[WORDS + 8], places[WORDS + 8], low = n & 1;
-    int words = 0;
-    if (is_far && c->line >= c->near) {
-      read_ahead(c);
-    }
-    long block = c->line >> 6, last = (c->end - 1) >> 6;
-    uint64_t from = ~0ULL << (c->line & 63), first = 1ULL << (c->line & 63);
-    c->line = c->end;
-    while (block <= last) {
-      uint64_t in = block == last ? ~0ULL >> (-c->end & 63) : ~0ULL;
-      uint64_t left = (c->lines[block] & in & from) | (first & -low);
-      while (left) {
-        int ahead = __builtin_ctzll(left);
-        left &= left - 1;
-        long line = block << 6 | ahead;
-        const char *p = (const char *)(c->map + line * 8);
-        uint64_t place = ((uint64_t)line << 9) - c->base;
-#if WIDTH == 64
-        const vec up = _mm512_setr_epi64(0, 64, 128, 192, 256, 320, 384, 448);
-        vec v = load(p);
-        unsigned tops = _mm512_movepi64_mask(v);
-        vec e = xor(v, shl(v, 1));
-        e = _mm512_mask_xor_epi64(e, tops << 1 | low, e, _mm512_set1_epi64(1));
-        low = tops >> 7;
-        left = after_open(left, low, ahead, in);
-        __mmask8 set = words_set(e);
-        if (!set) { // Inside of a long run, which may go on for many whole lines.
-          while ((left >> ahead >> 1 & 15) == 15 && full(p + 64) && full(p + 128) &&
-                 full(p + 192) && full(p + 256)) {
-            ahead += 4;
-            p += 256;
-            left &= ~0ULL << ahead << 1;
-          }
-          continue;
-        }
-        store(edges + words, _mm512_maskz_compress_epi64(set, e));
-        store(places + words, _mm512_maskz_compress_epi64(set, add(_mm512_set1_epi64(place), up)));
-        words += __builtin_popcount(set);
-#else
-        for (int w = 0; w < 8; w++) {
-          uint64_t v = ((const uint64_t *)p)[w];
-          edges[words] = v ^ (v << 1 | low);
-          places[words] = place + w * 64;
-          words += edges[words] != 0;
-          low = v >> 63;
-        }
-        left = after_open(left, low, ahead, in);
-#endif
-        if (words >= WORDS) {
-          c->line = line + 1;
-          last = -1;
-          break;
-        }
+    if (c->word < c->words) {
+      int w = c->word, to = w + LISTING < c->words ? w + LISTING : c->words;
+      n = list_words(c->edges + w, c->places + w, to - w, c->base, ends, n);
+      go_on(c, to);
+    } else if (c->next < c->count) {
+      c->words = collect_words(c, n & 1);
+      go_on(c, 0);
+    } else if (c->unnamed < c->end) {
+      int words = collect_lines(c);
+      if (is_far) {
+        read_ahead(c, words);
       }
-      block++;
-      from = ~0ULL;
-      first = 1;
-    }
-    for (int w = 0; w < words; w++) {
-      int count = __builtin_popcountll(edges[w]);
-#ifdef __AVX512VBMI2__
-      compress_bits(edges[w], count, places[w], ends + n);
-#else
-      list_bits(edges[w], count, places[w], ends, n);
-#endif
-      n += count;
+      c->next = 0;
+      c->count = list_words(c->edges, c->places, words, 0, c->named, 0);
+    } else {
+      if (n & 1) {
+        ends[n++] = ((uint64_t)c->line << 9) - c->base;
+      }
+      c->line = c->end;
     }
   }
   c->open = n & 1;
@@ -444,7 +522,8 @@ uint64_t same_harvest(char *map, long words, uint64_t *lines) {
   c.map = (uint64_t *)map;
   c.lines = lines;
   c.end = words >> 3;
-  c.line = c.near = 0;
+  c.line = c.unnamed = c.behind = 0;
+  c.next = c.count = c.word = c.words = 0;
   c.open = 0;
   c.at = c.found = 0;
   while (next(&c)) {

@@ -56,10 +56,18 @@ abstract class CheckedBitmapOps implements BitmapOps {
    * @param end line behind the last
    * @param ends takes the places, from {@code n} on; an odd {@code n} says that a run is open
    * @param edges scratch, as {@link RunCursor} lays it out; names the first line, takes the next
+   * @param named scratch, for lines to look at
    * @return the new {@code n}
    */
   abstract int listRuns(
-      MemorySegment map, MemorySegment lines, long base, long end, int[] ends, int n, long[] edges);
+      MemorySegment map,
+      MemorySegment lines,
+      long base,
+      long end,
+      int[] ends,
+      int n,
+      long[] edges,
+      int[] named);
 
   @Override
   public final void or(MemorySegment dst, long dstBit, MemorySegment src, long srcBit, long bits) {

@@ -5,7 +5,7 @@ import java.lang.foreign.MemorySegment;
 /**
  * Goes through the runs of a bitmap, from low to high, as often as it is reset.
  *
- * <p>Threading: one thread; the bitmap must not change meanwhile. Footprint: 24 KiB. Cost: a line
+ * <p>Threading: one thread; the bitmap must not change meanwhile. Footprint: 38 KiB. Cost: a line
  * of the bitmap at a time, or only the lines that a summary names; nothing is allocated. The cursor
  * reads ahead by some 500 to 2800 runs.
  */
@@ -13,18 +13,34 @@ public final class RunCursor {
   /** Runs are looked for until there are this many ends of them. */
   static final int ENOUGH = 1024;
 
-  /** Words with edges that a twin may collect before it lists what is in them; plus a line. */
-  static final int WORDS = 64;
+  /** Lines that a twin may look at before it lists what is in them. */
+  static final int LINES = 64;
+
+  /** Words with edges that may be in those: in each line, and one behind it. */
+  static final int WORDS = 9 * LINES;
+
+  /** Words of a summary with the lines to look at that a twin may list at a time, and 7 more. */
+  static final int NAMING = 24;
+
+  /** Words whose edges are listed at a time. */
+  static final int LISTING = 64;
 
   /**
-   * What is where in {@link #edges}: the next line to look at, the first that was not read ahead,
-   * what was read there, words with edges, their places.
+   * What is where in {@link #edges}: the next line to look at, or with edges to list; the first
+   * line that nobody named yet, the next in the list of those that are named and how many that has;
+   * the line behind those looked at, the next word to list and how many there are; what was read
+   * ahead; words with edges, their places.
    */
   static final int LINE = 0;
 
-  static final int NEAR = 1;
-  static final int READ = 2;
-  static final int EDGES = 3;
+  static final int UNNAMED = 1;
+  static final int NEXT = 2;
+  static final int COUNT = 3;
+  static final int BEHIND = 4;
+  static final int WORD = 5;
+  static final int FOUND = 6;
+  static final int READ = 7;
+  static final int EDGES = 8;
   static final int PLACES = EDGES + WORDS + 8;
 
   /** Words looked at in one go at most, so that places in them are ints. */
@@ -32,10 +48,14 @@ public final class RunCursor {
 
   private final CheckedBitmapOps ops;
 
-  /** Where runs start and stop, in turn, from {@link #base} on; with room for WORDS and some. */
-  private final int[] ends = new int[ENOUGH + 64 * (WORDS + 8) + 64];
+  /** Where runs start and stop, in turn, from {@link #base} on; with room for LISTING and some. */
+  private final int[] ends = new int[ENOUGH + 64 * LISTING + 64];
 
   private final long[] edges = new long[PLACES + WORDS + 8];
+
+  /** Lines that a twin has listed, with room for what a word names and some. */
+  private final int[] named = new int[64 * (NAMING + 7) + 64];
+
   private long base;
   private MemorySegment map;
   private MemorySegment lines;
@@ -104,8 +124,13 @@ public final class RunCursor {
     firstMask = -1L << from;
     lastMask = -1L >>> -end;
     word = startWord & -8;
-    edges[NEAR] = 0;
     firstWhole = from + 511 >>> 9 << 3;
+    edges[UNNAMED] = firstWhole >>> 3;
+    edges[BEHIND] = firstWhole >>> 3;
+    edges[NEXT] = 0;
+    edges[COUNT] = 0;
+    edges[WORD] = 0;
+    edges[FOUND] = 0;
     endWhole = end >>> 9 << 3;
     open = false;
   }
@@ -129,7 +154,8 @@ public final class RunCursor {
           word += 8;
         } else {
           edges[LINE] = word >>> 3;
-          n = ops.listRuns(map, lines, base, Math.min(endWhole, stop) >>> 3, ends, n, edges);
+          long last = Math.min(endWhole, stop) >>> 3;
+          n = ops.listRuns(map, lines, base, last, ends, n, edges, named);
           word = edges[LINE] << 3;
         }
       }

@@ -328,7 +328,8 @@ class ScalarBitmapOps extends CheckedBitmapOps {
       long end,
       int[] ends,
       int before,
-      long[] edges) {
+      long[] edges,
+      int[] named) {
     int n = before;
     long line = edges[RunCursor.LINE];
     while (line < end && n < RunCursor.ENOUGH) {

@@ -6,6 +6,7 @@ import static jdk.incubator.vector.VectorOperators.LSHL;
 import static jdk.incubator.vector.VectorOperators.LSHR;
 import static jdk.incubator.vector.VectorOperators.LT;
 import static jdk.incubator.vector.VectorOperators.NE;
+import static jdk.incubator.vector.VectorOperators.OR;
 import static jdk.incubator.vector.VectorOperators.XOR;
 import static jdk.incubator.vector.VectorOperators.ZERO_EXTEND_B2I;
 
@@ -63,9 +64,6 @@ final class VectorBitmapOps extends CheckedBitmapOps {
   /** Bitmaps of more bytes than this are out of cache. */
   private static final long FAR = 1 << 20;
 
-  /** Lines that are read ahead at a time. */
-  private static final long READ_AHEAD = 1024;
-
   /** From more named lines than this, of 64, all are read. */
   private static final int MANY = 8;
 
@@ -81,6 +79,8 @@ final class VectorBitmapOps extends CheckedBitmapOps {
   private static final int LINE = 64;
 
   private static final long TOPS = 0x8080808080808080L;
+  private static final long LOW_16 = 0x0000FFFF0000FFFFL;
+  private static final long LOW_32 = 0xFFFFFFFFL;
 
   /** Bytes of eight lines; not final, so that C2 takes it for no constant. */
   private static long step = 8 * LINE;
@@ -723,23 +723,17 @@ final class VectorBitmapOps extends CheckedBitmapOps {
   @Override
   long doSummarize(MemorySegment map, long words, MemorySegment lines) {
     long body = words >>> 9 << 9;
-    boolean shared = BYTES == LINE && map.scope() == ENDLESS && lines.scope() == ENDLESS;
-    SecondThread second = shared ? SecondThread.take(body << 3, map, lines) : null;
-    long count =
-        second == null
-            ? summarizeBody(map, body << 3, lines)
-            : summary.run(second, map.address(), body << 3, lines.address());
-    return count + ScalarBitmapOps.summarizeFrom(map, body, words, lines);
-  }
-
-  @Override
-  long doSummarizeFar(MemorySegment map, long words, MemorySegment lines) {
-    if (BYTES != LINE || map.scope() != ENDLESS || lines.scope() != ENDLESS) {
-      return doSummarize(map, words, lines);
+    long count;
+    if (BYTES == LINE && map.scope() == ENDLESS && lines.scope() == ENDLESS) {
+      SecondThread second = SecondThread.take(body << 3, map, lines);
+      count =
+          second == null
+              ? summarizeFar(map.address(), body << 3, lines.address())
+              : summary.run(second, map.address(), body << 3, lines.address());
+    } else {
+      count = summarizeBody(map, body << 3, lines);
     }
-    long body = words >>> 9 << 9;
-    return summarizeFar(map.address(), body << 3, lines.address())
-        + ScalarBitmapOps.summarizeFrom(map, body, words, lines);
+    return count + ScalarBitmapOps.summarizeFrom(map, body, words, lines);
   }
 
   private static long summarizeBody(MemorySegment map, long bytes, MemorySegment lines) {
@@ -779,36 +773,46 @@ final class VectorBitmapOps extends CheckedBitmapOps {
   }
 
   /**
-   * The same for a part of a large plane. C2's code for the range of a segment is half as fast out
-   * of cache; of all addresses it is as for a whole one, if the step is no constant: else it orders
-   * the loads as it likes.
+   * The same for memory of endless scope. The counts of eight lines are the bytes of one vector,
+   * the first line's the lowest: what is not 0 there names the line, and two additions count all
+   * eight. Once for 64 lines the lanes are joined.
    */
   private static long summarizeFar(long map, long bytes, long lines) {
     LongVector count = LongVector.zero(SPECIES);
-    for (long done = 0; done < bytes; done += step) {
+    LongVector sums = LongVector.zero(SPECIES);
+    LongVector named = LongVector.zero(SPECIES);
+    for (long done = 0; done < bytes; done += 8 * LINE) {
       long at = map + done & Long.MAX_VALUE >>> 2;
-      LongVector a = at(at);
-      LongVector b = at(at + LINE);
-      LongVector c = at(at + 2 * LINE);
-      LongVector d = at(at + 3 * LINE);
-      LongVector ab = a.lanewise(BIT_COUNT).add(b.lanewise(BIT_COUNT));
-      LongVector abcd = ab.add(c.lanewise(BIT_COUNT).add(d.lanewise(BIT_COUNT)));
-      long set = a.compare(NE, 0).toLong() | b.compare(NE, 0).toLong() << 8;
-      set |= c.compare(NE, 0).toLong() << 16 | d.compare(NE, 0).toLong() << 24;
-      a = at(at + 4 * LINE);
-      b = at(at + 5 * LINE);
-      c = at(at + 6 * LINE);
-      d = at(at + 7 * LINE);
-      ab = a.lanewise(BIT_COUNT).add(b.lanewise(BIT_COUNT));
-      count = count.add(abcd.add(ab.add(c.lanewise(BIT_COUNT).add(d.lanewise(BIT_COUNT)))));
-      set |= a.compare(NE, 0).toLong() << 32 | b.compare(NE, 0).toLong() << 40;
-      set |= c.compare(NE, 0).toLong() << 48 | d.compare(NE, 0).toLong() << 56;
-      // The top bit of each byte that is not 0; no branch, as it would be guessed wrongly.
-      long any = ((set & ~TOPS) + ~TOPS | set) & TOPS;
-      ALL.set(
-          ValueLayout.JAVA_BYTE,
-          lines + (done >>> 9) & Long.MAX_VALUE >>> 2,
-          (byte) Long.compress(any, TOPS));
+      LongVector a = at(at).lanewise(BIT_COUNT);
+      LongVector b = at(at + LINE).lanewise(BIT_COUNT);
+      LongVector c = at(at + 2 * LINE).lanewise(BIT_COUNT);
+      LongVector d = at(at + 3 * LINE).lanewise(BIT_COUNT);
+      LongVector e = at(at + 4 * LINE).lanewise(BIT_COUNT);
+      LongVector f = at(at + 5 * LINE).lanewise(BIT_COUNT);
+      LongVector g = at(at + 6 * LINE).lanewise(BIT_COUNT);
+      LongVector h = at(at + 7 * LINE).lanewise(BIT_COUNT);
+      LongVector even = a.or(c.lanewise(LSHL, 16));
+      even = even.or(e.lanewise(LSHL, 32).or(g.lanewise(LSHL, 48)));
+      LongVector odd = b.or(d.lanewise(LSHL, 16));
+      odd = odd.or(f.lanewise(LSHL, 32).or(h.lanewise(LSHL, 48)));
+      sums = sums.add(even.add(odd));
+      LongVector counts = even.or(odd.lanewise(LSHL, 8));
+      named = named.lanewise(LSHR, 1).or(counts.add(~TOPS).and(TOPS));
+      if ((done & 7 << 9) == 7 << 9) {
+        LongVector two = sums.and(LOW_16).add(sums.lanewise(LSHR, 16).and(LOW_16));
+        count = count.add(two.and(LOW_32).add(two.lanewise(LSHR, 32)));
+        // Bit i of byte k becomes bit k of byte i (Hacker's Delight, 7-3).
+        long set = named.reduceLanes(OR);
+        long swap = (set ^ set >>> 7) & 0x00AA00AA00AA00AAL;
+        set ^= swap ^ swap << 7;
+        swap = (set ^ set >>> 14) & 0x0000CCCC0000CCCCL;
+        set ^= swap ^ swap << 14;
+        swap = (set ^ set >>> 28) & 0x00000000F0F0F0F0L;
+        long to = lines + (done >>> 12 << 3) & Long.MAX_VALUE >>> 2;
+        ALL.set(WORD, to, set ^ swap ^ swap << 28);
+        sums = LongVector.zero(SPECIES);
+        named = LongVector.zero(SPECIES);
+      }
     }
     return count.reduceLanes(VectorOperators.ADD);
   }
@@ -850,6 +854,10 @@ final class VectorBitmapOps extends CheckedBitmapOps {
     guard(lines);
     LongVector zero = LongVector.zero(SPECIES);
     for (long first = 0; first < count; first += 64) {
+      if (BYTES == LINE && (first & 511) == 0 && namesNone(lines, first, count)) {
+        first += 512 - 64;
+        continue;
+      }
       long left = lines.get(WORD, first >>> 3);
       if (count - first < 64) {
         left &= (1L << count) - 1;
@@ -909,15 +917,16 @@ final class VectorBitmapOps extends CheckedBitmapOps {
       long end,
       int[] ends,
       int n,
-      long[] edges) {
+      long[] edges,
+      int[] named) {
     return BYTES == LINE
-        ? listRunsOfLines(compressesBytes, map, lines, base, end, ends, n, edges)
+        ? listRunsOfLines(compressesBytes, map, lines, base, end, ends, n, edges, named)
         : listRunsOfParts(map, lines, base, end, ends, n, edges);
   }
 
   /**
-   * Where a vector is a line. First the words of many lines in which a run starts or stops, without
-   * a branch on the data; then the places in each of them.
+   * Where a vector is a line. First which lines to look at, then the words of many of them in which
+   * a run starts or stops, then the places in each of those; none of it with a branch on the data.
    */
   private static int listRunsOfLines(
       boolean byBytes,
@@ -927,33 +936,90 @@ final class VectorBitmapOps extends CheckedBitmapOps {
       long end,
       int[] ends,
       int before,
-      long[] edges) {
+      long[] edges,
+      int[] named) {
     int n = before;
     boolean far = map.byteSize() > FAR && lines != null;
     while (edges[RunCursor.LINE] < end && n < RunCursor.ENOUGH) {
-      if (far && edges[RunCursor.LINE] >= edges[RunCursor.NEAR]) {
-        readAhead(map, lines, end, edges);
+      if (edges[RunCursor.WORD] < edges[RunCursor.FOUND]) {
+        int from = (int) edges[RunCursor.WORD];
+        int to = (int) Math.min(from + RunCursor.LISTING, edges[RunCursor.FOUND]);
+        n = listWords(byBytes, edges, from, to, base, ends, n);
+        goOn(edges, to);
+      } else if (edges[RunCursor.NEXT] < edges[RunCursor.COUNT]) {
+        edges[RunCursor.FOUND] = collectWords(map, named, n & 1, edges);
+        goOn(edges, 0);
+      } else if (edges[RunCursor.UNNAMED] < end) {
+        int words = collectLines(lines, end, edges);
+        if (far) {
+          readAhead(map, end, words, edges);
+        }
+        edges[RunCursor.NEXT] = 0;
+        edges[RunCursor.COUNT] = listWords(byBytes, edges, 0, words, 0, named, 0);
+      } else {
+        if ((n & 1) != 0) {
+          ends[n++] = (int) ((edges[RunCursor.LINE] << 9) - base);
+        }
+        edges[RunCursor.LINE] = end;
       }
-      int words = collectWords(map, lines, base, end, n & 1, edges);
-      n = byBytes ? listWords(edges, words, ends, n) : listWordsByBits(edges, words, ends, n);
     }
     return n;
   }
 
-  /**
-   * Reads the named lines that come next, out of memory, before they are looked at. A load that
-   * misses the cache there holds up what follows; here all of them are under way at the same time.
-   */
-  private static void readAhead(MemorySegment map, MemorySegment lines, long end, long[] edges) {
-    guard(map);
+  private static void goOn(long[] edges, int word) {
+    edges[RunCursor.WORD] = word;
+    edges[RunCursor.LINE] =
+        word < edges[RunCursor.FOUND]
+            ? edges[RunCursor.PLACES + word] >>> 9
+            : edges[RunCursor.BEHIND];
+  }
+
+  /** Whether a whole vector of the summary names no line. */
+  private static boolean namesNone(MemorySegment lines, long line, long end) {
     guard(lines);
+    return end - line >= 512
+        && !fromMemorySegment(SPECIES, lines, line >>> 3, LE).compare(NE, 0).anyTrue();
+  }
+
+  /** Collects words of the summary that name lines, and the lines that they begin with. */
+  private static int collectLines(MemorySegment lines, long end, long[] edges) {
+    long line = edges[RunCursor.UNNAMED];
+    int words = 0;
+    while (line < end && words < RunCursor.NAMING) {
+      if (lines != null && (line & 511) == 0 && end - line >= 512) {
+        LongVector eight = fromMemorySegment(SPECIES, lines, line >>> 3, LE);
+        VectorMask<Long> set = eight.compare(NE, 0);
+        long some = set.toLong();
+        if (some != 0) {
+          LongVector places = WORD_PLACES.add(line).compress(set);
+          eight.compress(set).intoArray(edges, RunCursor.EDGES + words);
+          places.intoArray(edges, RunCursor.PLACES + words);
+          words += Long.bitCount(some);
+        }
+        line += 512;
+      } else {
+        long left = RunCursor.named(lines, line, end);
+        edges[RunCursor.EDGES + words] = left;
+        edges[RunCursor.PLACES + words] = line;
+        words += left == 0 ? 0 : 1;
+        line = Math.min((line | 63) + 1, end);
+      }
+    }
+    edges[RunCursor.UNNAMED] = line;
+    return words;
+  }
+
+  /**
+   * Reads the lines that come next, out of memory, before they are looked at. A load that misses
+   * the cache there holds up what follows; here all of them are under way at the same time.
+   */
+  private static void readAhead(MemorySegment map, long end, int words, long[] edges) {
+    guard(map);
     LongVector all = LongVector.zero(SPECIES);
     long some = 0;
-    long first = edges[RunCursor.LINE] & -64;
-    long read = 0;
-    for (; first < end && read < READ_AHEAD; first += 64) {
-      long left = RunCursor.named(lines, first, end);
-      read += Long.bitCount(left);
+    for (int i = 0; i < words; i++) {
+      long left = edges[RunCursor.EDGES + i];
+      long first = edges[RunCursor.PLACES + i];
       if (Long.bitCount(left) > MANY) {
         // In order, as the prefetcher likes it.
         long behind = Math.min(first + 64, end) << 6;
@@ -966,7 +1032,6 @@ final class VectorBitmapOps extends CheckedBitmapOps {
         }
       }
     }
-    edges[RunCursor.NEAR] = first;
     // Somewhere, or else the compiler would leave the loads out.
     edges[RunCursor.READ] = some | all.lane(0);
   }
@@ -976,84 +1041,83 @@ final class VectorBitmapOps extends CheckedBitmapOps {
    *
    * @param open 1 if a run is open, 0 if not
    */
-  private static int collectWords(
-      MemorySegment map, MemorySegment lines, long base, long end, long open, long[] edges) {
+  private static int collectWords(MemorySegment map, int[] named, long open, long[] edges) {
     guard(map);
     long low = open;
-    long line = edges[RunCursor.LINE];
-    long block = line >>> 6;
-    long lastBlock = end - 1 >>> 6;
-    long lastLines = -1L >>> -end;
-    long from = -1L << line;
-    long first = 1L << line;
+    long next = edges[RunCursor.BEHIND];
+    int i = (int) edges[RunCursor.NEXT];
+    int end = (int) Math.min(edges[RunCursor.COUNT], i + RunCursor.LINES);
     int words = 0;
-    while (true) {
-      long in = block == lastBlock ? lastLines : -1;
-      long left = lines == null ? -1 : lines.get(WORD, block << 3);
-      // A run that is open at the end of a line ends in the next, if only at its first bit.
-      left = left & in & from | first & -low;
-      while (left != 0) {
-        int ahead = Long.numberOfTrailingZeros(left);
-        left &= left - 1;
-        line = block << 6 | ahead;
+    while (i < end) {
+      long changed = -1;
+      for (; i < end && changed != 0; i++) {
+        long line = named[i];
+        if ((next - line & -low) != 0) {
+          // The run ended with the line before, as the one behind it is not named.
+          edges[RunCursor.EDGES + words] = 1;
+          edges[RunCursor.PLACES + words] = next << 9;
+          words++;
+          low = 0;
+        }
         LongVector bits = fromMemorySegment(SPECIES, map, line << 6, LE);
         long tops = bits.compare(LT, 0).toLong();
         LongVector edge = bits.lanewise(XOR, bits.lanewise(LSHL, 1));
         edge = edge.lanewise(XOR, 1, VectorMask.fromLong(SPECIES, tops << 1 | low));
         low = tops >>> 7;
-        if ((low & ~(left >>> ahead >>> 1)) != 0) {
-          left |= low << ahead << 1 & in;
-        }
+        next = line + 1;
         VectorMask<Long> set = edge.compare(NE, 0);
-        long changed = set.toLong();
-        if (changed == 0) {
-          // Inside of a long run, which may go on for many whole lines.
-          while ((left >>> ahead >>> 1 & 15) == 15) {
-            long at = line + 1 << 6;
-            LongVector all =
-                fromMemorySegment(SPECIES, map, at, LE)
-                    .and(fromMemorySegment(SPECIES, map, at + LINE, LE));
-            all =
-                all.and(
-                    fromMemorySegment(SPECIES, map, at + 2 * LINE, LE)
-                        .and(fromMemorySegment(SPECIES, map, at + 3 * LINE, LE)));
-            if (all.compare(NE, -1).anyTrue()) {
-              break;
-            }
-            ahead += 4;
-            line += 4;
-            left &= -1L << ahead << 1;
-          }
-          continue;
-        }
+        changed = set.toLong();
+        LongVector places = WORD_PLACES.add(line << 9).compress(set);
         edge.compress(set).intoArray(edges, RunCursor.EDGES + words);
-        WORD_PLACES
-            .add((line << 9) - base)
-            .compress(set)
-            .intoArray(edges, RunCursor.PLACES + words);
+        places.intoArray(edges, RunCursor.PLACES + words);
         words += Long.bitCount(changed);
-        if (words >= RunCursor.WORDS) {
-          edges[RunCursor.LINE] = line + 1;
-          return words;
-        }
       }
-      if (block == lastBlock) {
-        break;
+      if (changed == 0) {
+        // Inside of a long run, which may go on for many whole lines.
+        int inside = skipFull(map, named, i, end, next);
+        next += inside - i;
+        i = inside;
       }
-      block++;
-      from = -1;
-      first = 1;
     }
-    edges[RunCursor.LINE] = end;
+    edges[RunCursor.BEHIND] = next;
+    edges[RunCursor.NEXT] = i;
     return words;
   }
 
+  /** Where in the list, from {@code at} on, the lines that follow each other are no longer full. */
+  private static int skipFull(MemorySegment map, int[] named, int at, int end, long line) {
+    guard(map);
+    int i = at;
+    long next = line;
+    while (i + 4 <= end && named[i + 3] == next + 3) {
+      LongVector low =
+          fromMemorySegment(SPECIES, map, next << 6, LE)
+              .and(fromMemorySegment(SPECIES, map, (next << 6) + LINE, LE));
+      LongVector high =
+          fromMemorySegment(SPECIES, map, (next << 6) + 2 * LINE, LE)
+              .and(fromMemorySegment(SPECIES, map, (next << 6) + 3 * LINE, LE));
+      if (low.and(high).compare(NE, -1).anyTrue()) {
+        break;
+      }
+      i += 4;
+      next += 4;
+    }
+    return i;
+  }
+
+  private static int listWords(
+      boolean byBytes, long[] edges, int from, int to, long base, int[] ends, int n) {
+    return byBytes
+        ? listWords(edges, from, to, base, ends, n)
+        : listWordsByBits(edges, from, to, base, ends, n);
+  }
+
   /** Lists the places of the edges in words that were collected, all of a word's at once. */
-  private static int listWords(long[] edges, int words, int[] ends, int before) {
+  private static int listWords(long[] edges, int from, int to, long base, int[] ends, int before) {
     int n = before;
-    for (int i = 0; i < words; i++) {
+    for (int i = from; i < to; i++) {
       long bits = edges[RunCursor.EDGES + i];
-      int first = (int) edges[RunCursor.PLACES + i];
+      int first = (int) (edges[RunCursor.PLACES + i] - base);
       int count = Long.bitCount(bits);
       ByteVector in = BITS_UP.compress(VectorMask.fromLong(BIT, bits));
       ((IntVector) in.convertShape(ZERO_EXTEND_B2I, PLACE, 0)).add(first).intoArray(ends, n);
@@ -1074,12 +1138,13 @@ final class VectorBitmapOps extends CheckedBitmapOps {
   }
 
   /** The same where a processor with AVX-512 has no compression of bytes. */
-  private static int listWordsByBits(long[] edges, int words, int[] ends, int before) {
+  private static int listWordsByBits(
+      long[] edges, int from, int to, long base, int[] ends, int before) {
     int n = before;
-    for (int i = 0; i < words; i++) {
+    for (int i = from; i < to; i++) {
       long bits = edges[RunCursor.EDGES + i];
       int count = Long.bitCount(bits);
-      ScalarBitmapOps.listBits(bits, count, (int) edges[RunCursor.PLACES + i], ends, n);
+      ScalarBitmapOps.listBits(bits, count, (int) (edges[RunCursor.PLACES + i] - base), ends, n);
       n += count;
     }
     return n;

@@ -127,8 +127,9 @@ class BitmapsTest {
                 long end,
                 int[] ends,
                 int n,
-                long[] edges) {
-              int found = super.listRuns(map, lines, base, end, ends, n, edges);
+                long[] edges,
+                int[] named) {
+              int found = super.listRuns(map, lines, base, end, ends, n, edges, named);
               ends[Math.max(0, found - 1)]++;
               return found;
             }
