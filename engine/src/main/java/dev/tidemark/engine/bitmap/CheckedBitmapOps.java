@@ -36,11 +36,6 @@ abstract class CheckedBitmapOps implements BitmapOps {
 
   abstract long doSummarize(MemorySegment map, long words, MemorySegment lines);
 
-  /** As {@link #doSummarize}, by what makes the parts of a large bitmap, where that is not it. */
-  long doSummarizeFar(MemorySegment map, long words, MemorySegment lines) {
-    return doSummarize(map, words, lines);
-  }
-
   abstract void doClearLines(MemorySegment map, long words, MemorySegment lines);
 
   abstract long doOrLines(MemorySegment dst, MemorySegment src, long words, MemorySegment lines);

@@ -71,12 +71,6 @@ final class SelfTest implements AutoCloseable {
         "summarize",
         (ops, maps, dstBit, srcBit, bits) -> ops.summarize(maps.src, WORDS, maps.lines)),
     new Named(
-        "summarize, a part",
-        (ops, maps, dstBit, srcBit, bits) ->
-            ops instanceof CheckedBitmapOps twin
-                ? twin.doSummarizeFar(maps.src, WORDS, maps.lines)
-                : ops.summarize(maps.src, WORDS, maps.lines)),
-    new Named(
         "clearLines",
         (ops, maps, dstBit, srcBit, bits) -> {
           ops.summarize(maps.src, WORDS, maps.lines);

@@ -14,7 +14,6 @@ import dev.tidemark.ffm.Pages;
 import dev.tidemark.ffm.internal.Libc;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
-import java.lang.foreign.ValueLayout;
 import java.nio.ByteOrder;
 import jdk.incubator.vector.ByteVector;
 import jdk.incubator.vector.IntVector;
@@ -82,9 +81,6 @@ final class VectorBitmapOps extends CheckedBitmapOps {
   private static final long LOW_16 = 0x0000FFFF0000FFFFL;
   private static final long LOW_32 = 0xFFFFFFFFL;
 
-  /** Bytes of eight lines; not final, so that C2 takes it for no constant. */
-  private static long step = 8 * LINE;
-
   private static final ByteOrder LE = ByteOrder.LITTLE_ENDIAN;
 
   /** What two threads have to know of a summary that they make together. */
@@ -104,7 +100,7 @@ final class VectorBitmapOps extends CheckedBitmapOps {
 
     @Override
     public long part(long from, long end) {
-      return summarizeFar(map + from, end - from, lines + (from >>> 9));
+      return summarizeLines(map + from, end - from, lines + (from >>> 9));
     }
   }
 
@@ -728,56 +724,22 @@ final class VectorBitmapOps extends CheckedBitmapOps {
       SecondThread second = SecondThread.take(body << 3, map, lines);
       count =
           second == null
-              ? summarizeFar(map.address(), body << 3, lines.address())
+              ? summarizeLines(map.address(), body << 3, lines.address())
               : summary.run(second, map.address(), body << 3, lines.address());
     } else {
-      count = summarizeBody(map, body << 3, lines);
+      count = summarizeParts(map, body << 3, lines);
     }
     return count + ScalarBitmapOps.summarizeFrom(map, body, words, lines);
   }
 
-  private static long summarizeBody(MemorySegment map, long bytes, MemorySegment lines) {
-    return BYTES == LINE ? summarizeLines(map, bytes, lines) : summarizeParts(map, bytes, lines);
-  }
-
-  /** Where a vector is a line: 8 of them to a byte of the summary. */
-  private static long summarizeLines(MemorySegment map, long bytes, MemorySegment lines) {
-    guard(map);
-    guard(lines);
-    LongVector count = LongVector.zero(SPECIES);
-    // An int, because C2 is not sure to take the range checks out of a loop over a long.
-    int eights = Math.toIntExact(bytes >>> 9);
-    for (int i = 0; i < eights; i++) {
-      long at = (long) i << 9;
-      LongVector a = fromMemorySegment(SPECIES, map, at, LE);
-      LongVector b = fromMemorySegment(SPECIES, map, at + LINE, LE);
-      LongVector c = fromMemorySegment(SPECIES, map, at + 2 * LINE, LE);
-      LongVector d = fromMemorySegment(SPECIES, map, at + 3 * LINE, LE);
-      LongVector ab = a.lanewise(BIT_COUNT).add(b.lanewise(BIT_COUNT));
-      LongVector abcd = ab.add(c.lanewise(BIT_COUNT).add(d.lanewise(BIT_COUNT)));
-      long set = a.compare(NE, 0).toLong() | b.compare(NE, 0).toLong() << 8;
-      set |= c.compare(NE, 0).toLong() << 16 | d.compare(NE, 0).toLong() << 24;
-      a = fromMemorySegment(SPECIES, map, at + 4 * LINE, LE);
-      b = fromMemorySegment(SPECIES, map, at + 5 * LINE, LE);
-      c = fromMemorySegment(SPECIES, map, at + 6 * LINE, LE);
-      d = fromMemorySegment(SPECIES, map, at + 7 * LINE, LE);
-      ab = a.lanewise(BIT_COUNT).add(b.lanewise(BIT_COUNT));
-      count = count.add(abcd.add(ab.add(c.lanewise(BIT_COUNT).add(d.lanewise(BIT_COUNT)))));
-      set |= a.compare(NE, 0).toLong() << 32 | b.compare(NE, 0).toLong() << 40;
-      set |= c.compare(NE, 0).toLong() << 48 | d.compare(NE, 0).toLong() << 56;
-      // The top bit of each byte that is not 0; no branch, as it would be guessed wrongly.
-      long any = ((set & ~TOPS) + ~TOPS | set) & TOPS;
-      lines.set(ValueLayout.JAVA_BYTE, i, (byte) Long.compress(any, TOPS));
-    }
-    return count.reduceLanes(VectorOperators.ADD);
-  }
-
   /**
-   * The same for memory of endless scope. The counts of eight lines are the bytes of one vector,
+   * Where a vector is a line, by address. The counts of eight lines are the bytes of one vector,
    * the first line's the lowest: what is not 0 there names the line, and two additions count all
-   * eight. Once for 64 lines the lanes are joined.
+   * eight. Once for 64 lines the lanes are joined. No branch on what is in them, as it would be
+   * guessed wrongly; and none for a check of the range, which C2 leaves in a loop with another
+   * branch.
    */
-  private static long summarizeFar(long map, long bytes, long lines) {
+  private static long summarizeLines(long map, long bytes, long lines) {
     LongVector count = LongVector.zero(SPECIES);
     LongVector sums = LongVector.zero(SPECIES);
     LongVector named = LongVector.zero(SPECIES);
@@ -817,7 +779,7 @@ final class VectorBitmapOps extends CheckedBitmapOps {
     return count.reduceLanes(VectorOperators.ADD);
   }
 
-  /** Where a line is some vectors. */
+  /** Where a line is some vectors, or memory may be closed meanwhile. */
   private static long summarizeParts(MemorySegment map, long bytes, MemorySegment lines) {
     guard(map);
     guard(lines);

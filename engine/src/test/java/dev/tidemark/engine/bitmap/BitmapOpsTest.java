@@ -9,6 +9,7 @@ import dev.tidemark.ffm.Mapping;
 import dev.tidemark.ffm.Pages;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
+import java.lang.foreign.SegmentAllocator;
 import java.util.BitSet;
 import java.util.List;
 import java.util.SplittableRandom;
@@ -300,15 +301,19 @@ class BitmapOpsTest {
         });
   }
 
+  /** Of memory that an arena closes, and of memory that stays: each has its own kernel. */
   @Test
   void summaryNamesTheLinesThatHaveBits() {
-    try (Arena arena = Arena.ofConfined()) {
+    try (Arena arena = Arena.ofConfined();
+        Mapping endless = Mapping.guarded(1 << 16)) {
       for (int i = 0; i < 400; i++) {
+        SegmentAllocator memory =
+            i % 2 == 0 ? SegmentAllocator.slicingAllocator(endless.segment()) : arena;
         long words = i < 40 ? i : random.nextLong(2000);
-        MemorySegment map = arena.allocate((words + 3) * 8, 8).asSlice(0, words * 8);
-        MemorySegment other = arena.allocate((words + 3) * 8, 8).asSlice(0, words * 8);
+        MemorySegment map = memory.allocate((words + 3) * 8, 8).asSlice(0, words * 8);
+        MemorySegment other = memory.allocate((words + 3) * 8, 8).asSlice(0, words * 8);
         long summaryWords = (words + 511) / 512;
-        MemorySegment lines = arena.allocate(summaryWords * 8 + 8, 8);
+        MemorySegment lines = memory.allocate(summaryWords * 8 + 8, 8);
         BitSet bits = fill(map, density());
         BitSet others = fill(other, density());
         lines.fill((byte) 0x55);

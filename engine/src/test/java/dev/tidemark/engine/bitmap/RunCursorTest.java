@@ -98,11 +98,16 @@ class RunCursorTest {
         Mapping lines = Mapping.guarded(words / 64)) {
       MemorySegment map = mapping.segment();
       for (int i = 0; i < 200; i++) {
-        // Runs of a line or so, with lines between them: batches end where a run and a gap meet.
+        // Runs of a line or so, or of many, with lines between them: batches, lists of lines and
+        // lists of words end where a run and a gap meet.
         map.fill((byte) 0);
-        int longest = 1 + random.nextInt(700);
-        for (long at = random.nextInt(600); at + 1400 < words * 64; ) {
+        int longest = 1 + random.nextInt(random.nextInt(4) == 0 ? 40_000 : 700);
+        for (long at = random.nextInt(600); at + longest + 512 < words * 64; ) {
           long length = 1 + random.nextInt(longest);
+          if (random.nextInt(4) == 0) {
+            // To the end of a line, the next of which is not named.
+            length = (at + length + 511 & -512) - at;
+          }
           Bitmaps.ops().set(map, at, length);
           at += length + 1 + random.nextInt(longest);
           at = random.nextInt(4) == 0 ? (at + 511) / 512 * 512 : at;
