@@ -43,6 +43,9 @@ public final class RunCursor {
   static final int EDGES = 8;
   static final int PLACES = EDGES + WORDS + 8;
 
+  /** Bits of the largest bitmap: the lines of more do not fit into ints. */
+  private static final long MOST_BITS = 1L << 40;
+
   /** Words looked at in one go at most, so that places in them are ints. */
   private static final long MOST_WORDS = 1 << 24;
 
@@ -96,6 +99,7 @@ public final class RunCursor {
    * @param from first bit
    * @param end bit behind the last, not less than {@code from}
    * @throws IndexOutOfBoundsException if the bitmap does not hold the range
+   * @throws IllegalArgumentException if the range ends behind 2^40 bits, 4 PiB of pages
    */
   public void reset(MemorySegment map, long from, long end) {
     CheckedBitmapOps.checkRange(map, from, end - from);
@@ -109,6 +113,7 @@ public final class RunCursor {
    * @param lines as {@link BitmapOps#summarize} wrote it
    * @param end bit behind the last
    * @throws IndexOutOfBoundsException if the bitmap or the summary is shorter
+   * @throws IllegalArgumentException as said
    */
   public void reset(MemorySegment map, MemorySegment lines, long end) {
     CheckedBitmapOps.checkRange(map, 0, end);
@@ -117,6 +122,10 @@ public final class RunCursor {
   }
 
   private void begin(MemorySegment map, MemorySegment lines, long from, long end) {
+    if (end > MOST_BITS) {
+      throw new IllegalArgumentException(
+          "a range up to bit %d: 2^40 at most; beyond, take slices of the bitmap".formatted(end));
+    }
     this.map = map;
     this.lines = lines;
     startWord = from >>> 6;

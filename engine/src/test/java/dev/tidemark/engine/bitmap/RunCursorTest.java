@@ -174,4 +174,13 @@ class RunCursorTest {
           IndexOutOfBoundsException.class, () -> cursor.reset(map, map.asSlice(0, 0), 512));
     }
   }
+
+  @Test
+  @SuppressWarnings("restricted")
+  void refusesMoreBitsThanItCanName() {
+    // Nobody looks there.
+    MemorySegment map = MemorySegment.ofAddress(4096).reinterpret(1L << 40);
+    cursor.reset(map, 0, 1L << 40);
+    assertThrows(IllegalArgumentException.class, () -> cursor.reset(map, 0, (1L << 40) + 1));
+  }
 }
