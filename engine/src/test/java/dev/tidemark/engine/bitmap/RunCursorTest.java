@@ -6,11 +6,16 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import dev.tidemark.ffm.Mapping;
+import java.io.IOException;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
+import java.nio.channels.FileChannel;
+import java.nio.file.Path;
+import java.nio.file.StandardOpenOption;
 import java.util.BitSet;
 import java.util.SplittableRandom;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
 
 class RunCursorTest {
   private final SplittableRandom random = Seed.random();
@@ -176,11 +181,18 @@ class RunCursorTest {
   }
 
   @Test
-  @SuppressWarnings("restricted")
-  void refusesMoreBitsThanItCanName() {
-    // Nobody looks there.
-    MemorySegment map = MemorySegment.ofAddress(4096).reinterpret(1L << 40);
-    cursor.reset(map, 0, 1L << 40);
-    assertThrows(IllegalArgumentException.class, () -> cursor.reset(map, 0, (1L << 40) + 1));
+  void refusesMoreBitsThanItCanName(@TempDir Path folder) throws IOException {
+    // A file of holes.
+    try (FileChannel file =
+            FileChannel.open(
+                folder.resolve("bitmap"),
+                StandardOpenOption.CREATE,
+                StandardOpenOption.READ,
+                StandardOpenOption.WRITE);
+        Arena arena = Arena.ofConfined()) {
+      MemorySegment map = file.map(FileChannel.MapMode.READ_WRITE, 0, (1L << 37) + 8, arena);
+      cursor.reset(map, 0, 1L << 40);
+      assertThrows(IllegalArgumentException.class, () -> cursor.reset(map, 0, (1L << 40) + 1));
+    }
   }
 }
