@@ -7,7 +7,7 @@ import java.lang.foreign.MemorySegment;
  *
  * <p>Threading: one thread; the bitmap must not change meanwhile. Footprint: 38 KiB. Cost: a line
  * of the bitmap at a time, or only the lines that a summary names; nothing is allocated. The cursor
- * reads ahead by some 500 to 2800 runs.
+ * reads ahead by some 500 to 2600 runs.
  */
 public final class RunCursor {
   /** Runs are looked for until there are this many ends of them. */

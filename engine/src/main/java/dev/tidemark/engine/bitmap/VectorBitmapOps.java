@@ -1074,29 +1074,63 @@ final class VectorBitmapOps extends CheckedBitmapOps {
         : listWordsByBits(edges, from, to, base, ends, n);
   }
 
-  /** Lists the places of the edges in words that were collected, all of a word's at once. */
+  /**
+   * Lists the places of the edges in words that were collected, all of a word's at once. Three
+   * words a round: so much C2 does not inline where registers are short.
+   */
   private static int listWords(long[] edges, int from, int to, long base, int[] ends, int before) {
     int n = before;
-    for (int i = from; i < to; i++) {
+    int i = from;
+    for (; i <= to - 3; i += 3) {
+      long a = edges[RunCursor.EDGES + i];
+      long b = edges[RunCursor.EDGES + i + 1];
+      long c = edges[RunCursor.EDGES + i + 2];
+      int first = (int) (edges[RunCursor.PLACES + i] - base);
+      int second = (int) (edges[RunCursor.PLACES + i + 1] - base);
+      int third = (int) (edges[RunCursor.PLACES + i + 2] - base);
+      int behindA = n + Long.bitCount(a);
+      int behindB = behindA + Long.bitCount(b);
+      int behindC = behindB + Long.bitCount(c);
+      ByteVector in = BITS_UP.compress(VectorMask.fromLong(BIT, a));
+      ((IntVector) in.convertShape(ZERO_EXTEND_B2I, PLACE, 0)).add(first).intoArray(ends, n);
+      if (behindA - n > PLACES) {
+        listRest(a, first, ends, n);
+      }
+      in = BITS_UP.compress(VectorMask.fromLong(BIT, b));
+      ((IntVector) in.convertShape(ZERO_EXTEND_B2I, PLACE, 0)).add(second).intoArray(ends, behindA);
+      if (behindB - behindA > PLACES) {
+        listRest(b, second, ends, behindA);
+      }
+      in = BITS_UP.compress(VectorMask.fromLong(BIT, c));
+      ((IntVector) in.convertShape(ZERO_EXTEND_B2I, PLACE, 0)).add(third).intoArray(ends, behindB);
+      if (behindC - behindB > PLACES) {
+        listRest(c, third, ends, behindB);
+      }
+      n = behindC;
+    }
+    for (; i < to; i++) {
       long bits = edges[RunCursor.EDGES + i];
       int first = (int) (edges[RunCursor.PLACES + i] - base);
-      int count = Long.bitCount(bits);
       ByteVector in = BITS_UP.compress(VectorMask.fromLong(BIT, bits));
       ((IntVector) in.convertShape(ZERO_EXTEND_B2I, PLACE, 0)).add(first).intoArray(ends, n);
-      if (count > PLACES) {
-        ((IntVector) in.convertShape(ZERO_EXTEND_B2I, PLACE, 1))
-            .add(first)
-            .intoArray(ends, n + PLACES);
-        ((IntVector) in.convertShape(ZERO_EXTEND_B2I, PLACE, 2))
-            .add(first)
-            .intoArray(ends, n + 2 * PLACES);
-        ((IntVector) in.convertShape(ZERO_EXTEND_B2I, PLACE, 3))
-            .add(first)
-            .intoArray(ends, n + 3 * PLACES);
+      if (Long.bitCount(bits) > PLACES) {
+        listRest(bits, first, ends, n);
       }
-      n += count;
+      n += Long.bitCount(bits);
     }
     return n;
+  }
+
+  /** The places of a word behind the first ones; apart, as few words have so many. */
+  private static void listRest(long bits, int first, int[] ends, int n) {
+    ByteVector in = BITS_UP.compress(VectorMask.fromLong(BIT, bits));
+    ((IntVector) in.convertShape(ZERO_EXTEND_B2I, PLACE, 1)).add(first).intoArray(ends, n + PLACES);
+    ((IntVector) in.convertShape(ZERO_EXTEND_B2I, PLACE, 2))
+        .add(first)
+        .intoArray(ends, n + 2 * PLACES);
+    ((IntVector) in.convertShape(ZERO_EXTEND_B2I, PLACE, 3))
+        .add(first)
+        .intoArray(ends, n + 3 * PLACES);
   }
 
   /** The same where a processor with AVX-512 has no compression of bytes. */
