@@ -112,12 +112,12 @@ public enum DeviceFault {
       new Patch(
           Place.LOGS,
           """
-                  for (VfioDevice device : devices) {
-                    device.dmaLoggingReport(
+              for (VfioDevice device : devices) {
+                device.dmaLoggingReport(
           """,
           """
-                  for (VfioDevice device : new VfioDevice[0]) {
-                    device.dmaLoggingReport(
+              for (VfioDevice device : new VfioDevice[0]) {
+                device.dmaLoggingReport(
           """),
       Place.NO_RESTART),
 
