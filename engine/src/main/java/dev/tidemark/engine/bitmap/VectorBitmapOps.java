@@ -913,7 +913,7 @@ final class VectorBitmapOps extends CheckedBitmapOps {
         goOn(edges, 0);
       } else if (edges[RunCursor.UNNAMED] < end) {
         int words = collectLines(lines, end, edges);
-        if (far) {
+        if (far && words != 0) {
           readAhead(map, end, words, edges);
         }
         edges[RunCursor.NEXT] = 0;
