@@ -83,7 +83,8 @@ public interface BitmapOps {
 
   /**
    * Counts a plane's bits and writes its summary, in one scan: bit n of {@code lines} says that
-   * line n, the words 8n to 8n+7, has a bit set.
+   * line n, the words 8n to 8n+7, has a bit set. Memory that an arena may close meanwhile is
+   * scanned by a slower loop than all other, such as mappings.
    *
    * @param words length of the plane in 64-bit words, 0 or more
    * @param lines one bit per started line of 8 words; its words are overwritten, with zeros behind
