@@ -16,6 +16,7 @@ import java.util.concurrent.TimeUnit;
 import java.util.stream.Collectors;
 import java.util.stream.Stream;
 import org.junit.jupiter.api.Assumptions;
+import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.Arguments;
 import org.junit.jupiter.params.provider.MethodSource;
@@ -141,6 +142,31 @@ class BenchmarksTest {
       allocating.values().removeIf(bytes -> bytes < SMALLEST_OBJECT);
     } while (!allocating.isEmpty() && System.nanoTime() - end < 0);
     assertEquals(Map.of(), allocating, "bytes for an operation");
+  }
+
+  /** Where C2 inlines less than it could: it does so by chance, and 40 bytes a call came of it. */
+  @Test
+  void aCallAllocatesNothingWhereCompiledCodeIsSeldomInlined() throws RunnerException {
+    missing(IoctlBenchmark.class).ifPresent(reason -> Assumptions.abort(reason));
+    var options =
+        new OptionsBuilder()
+            .include(
+                IoctlBenchmark.class.getName().replace(".", "\\.") + "\\.(call|callWithMemory)$")
+            .forks(1)
+            .warmupIterations(3)
+            .warmupTime(TimeValue.seconds(1))
+            .measurementIterations(1)
+            .measurementTime(TimeValue.milliseconds(300))
+            .addProfiler(GCProfiler.class)
+            .shouldFailOnError(true)
+            .verbosity(VerboseMode.SILENT)
+            .jvmArgsAppend("-Djmh.ignoreLock=true", "-XX:InlineSmallCode=150");
+    Collection<RunResult> results = new Runner(options.build()).run();
+    assertEquals(2, results.size());
+    for (RunResult result : results) {
+      double bytes = result.getSecondaryResults().get("gc.alloc.rate.norm").getScore();
+      assertTrue(bytes < SMALLEST_OBJECT, result.getParams().id() + ": " + bytes);
+    }
   }
 
   private static Optional<String> missing(Class<?> benchmark) {
