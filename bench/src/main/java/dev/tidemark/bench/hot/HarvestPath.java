@@ -59,11 +59,17 @@ public final class HarvestPath implements AutoCloseable {
     long result = ops.summarize(map, words, lines.segment());
     runs.reset(map, lines.segment(), bytes * 8);
     for (int n = runs.batch(); n > 0; n = runs.batch()) {
-      for (int i = 0; i < n; i++) {
-        result += runs.start(i) * 31 + runs.length(i);
-      }
+      result += take(runs, n);
     }
     ops.clearLines(map, words, lines.segment());
+    return result;
+  }
+
+  private static long take(RunCursor runs, int n) {
+    long result = 0;
+    for (int i = 0; i < n; i++) {
+      result += runs.start(i) * 31 + runs.length(i);
+    }
     return result;
   }
 
