@@ -1,0 +1,187 @@
+package dev.tidemark.engine.bitmap;
+
+import static dev.tidemark.engine.bitmap.Vectors.ALL;
+import static dev.tidemark.engine.bitmap.Vectors.BYTES;
+import static dev.tidemark.engine.bitmap.Vectors.ENDLESS;
+import static dev.tidemark.engine.bitmap.Vectors.LE;
+import static dev.tidemark.engine.bitmap.Vectors.LINE;
+import static dev.tidemark.engine.bitmap.Vectors.SPECIES;
+import static dev.tidemark.engine.bitmap.Vectors.at;
+import static dev.tidemark.engine.bitmap.Vectors.guard;
+import static jdk.incubator.vector.LongVector.fromMemorySegment;
+import static jdk.incubator.vector.VectorOperators.BIT_COUNT;
+import static jdk.incubator.vector.VectorOperators.LSHL;
+import static jdk.incubator.vector.VectorOperators.LSHR;
+import static jdk.incubator.vector.VectorOperators.NE;
+import static jdk.incubator.vector.VectorOperators.OR;
+
+import java.lang.foreign.MemorySegment;
+import jdk.incubator.vector.LongVector;
+import jdk.incubator.vector.VectorOperators;
+
+/**
+ * Summaries, a bit a line: made here, and bitmaps cleared and merged by them. Large ones are made
+ * by two threads.
+ */
+final class VectorLines implements SecondThread.Pass {
+  private static final long TOPS = 0x8080808080808080L;
+  private static final long LOW_16 = 0x0000FFFF0000FFFFL;
+  private static final long LOW_32 = 0xFFFFFFFFL;
+
+  private long map;
+  private long lines;
+
+  /**
+   * Summarizes whole words of the summary.
+   *
+   * @param bytes of the bitmap, a multiple of 4096
+   * @return how many bits there are
+   */
+  long summarize(MemorySegment map, long bytes, MemorySegment lines) {
+    if (BYTES != LINE || map.scope() != ENDLESS || lines.scope() != ENDLESS) {
+      return summarizeParts(map, bytes, lines);
+    }
+    SecondThread second = SecondThread.take(bytes, map, lines);
+    if (second == null) {
+      return summarizeLines(map.address(), bytes, lines.address());
+    }
+    this.map = map.address();
+    this.lines = lines.address();
+    try {
+      return second.run(this, bytes);
+    } finally {
+      second.release();
+    }
+  }
+
+  @Override
+  public long part(long from, long end) {
+    return summarizeLines(map + from, end - from, lines + (from >>> 9));
+  }
+
+  /**
+   * Where a vector is a line, by address. The counts of eight lines are the bytes of one vector,
+   * the first line's the lowest: what is not 0 there names the line, and two additions count all
+   * eight. Once for 64 lines the lanes are joined. No branch on what is in them, as it would be
+   * guessed wrongly; and none for a check of the range, which C2 leaves in a loop with another
+   * branch.
+   */
+  private static long summarizeLines(long map, long bytes, long lines) {
+    LongVector count = LongVector.zero(SPECIES);
+    LongVector sums = LongVector.zero(SPECIES);
+    LongVector named = LongVector.zero(SPECIES);
+    for (long done = 0; done < bytes; done += 8 * LINE) {
+      long at = map + done & Long.MAX_VALUE >>> 2;
+      LongVector a = at(at).lanewise(BIT_COUNT);
+      LongVector b = at(at + LINE).lanewise(BIT_COUNT);
+      LongVector c = at(at + 2 * LINE).lanewise(BIT_COUNT);
+      LongVector d = at(at + 3 * LINE).lanewise(BIT_COUNT);
+      LongVector e = at(at + 4 * LINE).lanewise(BIT_COUNT);
+      LongVector f = at(at + 5 * LINE).lanewise(BIT_COUNT);
+      LongVector g = at(at + 6 * LINE).lanewise(BIT_COUNT);
+      LongVector h = at(at + 7 * LINE).lanewise(BIT_COUNT);
+      LongVector even = a.or(c.lanewise(LSHL, 16));
+      even = even.or(e.lanewise(LSHL, 32).or(g.lanewise(LSHL, 48)));
+      LongVector odd = b.or(d.lanewise(LSHL, 16));
+      odd = odd.or(f.lanewise(LSHL, 32).or(h.lanewise(LSHL, 48)));
+      sums = sums.add(even.add(odd));
+      LongVector counts = even.or(odd.lanewise(LSHL, 8));
+      named = named.lanewise(LSHR, 1).or(counts.add(~TOPS).and(TOPS));
+      if ((done & 7 << 9) == 7 << 9) {
+        LongVector two = sums.and(LOW_16).add(sums.lanewise(LSHR, 16).and(LOW_16));
+        count = count.add(two.and(LOW_32).add(two.lanewise(LSHR, 32)));
+        // Bit i of byte k becomes bit k of byte i (Hacker's Delight, 7-3).
+        long set = named.reduceLanes(OR);
+        long swap = (set ^ set >>> 7) & 0x00AA00AA00AA00AAL;
+        set ^= swap ^ swap << 7;
+        swap = (set ^ set >>> 14) & 0x0000CCCC0000CCCCL;
+        set ^= swap ^ swap << 14;
+        swap = (set ^ set >>> 28) & 0x00000000F0F0F0F0L;
+        long to = lines + (done >>> 12 << 3) & Long.MAX_VALUE >>> 2;
+        ALL.set(CheckedBitmapOps.WORD, to, set ^ swap ^ swap << 28);
+        sums = LongVector.zero(SPECIES);
+        named = LongVector.zero(SPECIES);
+      }
+    }
+    return count.reduceLanes(VectorOperators.ADD);
+  }
+
+  /** Where a line is some vectors, or memory may be closed meanwhile. */
+  private static long summarizeParts(MemorySegment map, long bytes, MemorySegment lines) {
+    guard(map);
+    guard(lines);
+    LongVector count = LongVector.zero(SPECIES);
+    for (long block = 0; block < bytes; block += 64 * LINE) {
+      long summary = 0;
+      for (int line = 0; line < 64; line++) {
+        long offset = block + (long) line * LINE;
+        LongVector all = fromMemorySegment(SPECIES, map, offset, LE);
+        count = count.add(all.lanewise(BIT_COUNT));
+        for (int i = BYTES; i < LINE; i += BYTES) {
+          LongVector more = fromMemorySegment(SPECIES, map, offset + i, LE);
+          count = count.add(more.lanewise(BIT_COUNT));
+          all = all.or(more);
+        }
+        summary |= all.compare(NE, 0).anyTrue() ? 1L << line : 0;
+      }
+      lines.set(CheckedBitmapOps.WORD, block >>> 9, summary);
+    }
+    return count.reduceLanes(VectorOperators.ADD);
+  }
+
+  static void clearWholeLines(MemorySegment map, long count, MemorySegment lines) {
+    guard(map);
+    guard(lines);
+    LongVector zero = LongVector.zero(SPECIES);
+    for (long first = 0; first < count; first += 64) {
+      if (BYTES == LINE && (first & 511) == 0 && namesNone(lines, first, count)) {
+        first += 512 - 64;
+        continue;
+      }
+      long left = lines.get(CheckedBitmapOps.WORD, first >>> 3);
+      if (count - first < 64) {
+        left &= (1L << count) - 1;
+      }
+      if (left == -1) {
+        Vectors.fill(map, first << 6, 64 * LINE, 0);
+        continue;
+      }
+      for (; left != 0; left &= left - 1) {
+        long offset = first + Long.numberOfTrailingZeros(left) << 6;
+        for (int i = 0; i < LINE; i += BYTES) {
+          zero.intoMemorySegment(map, offset + i, LE);
+        }
+      }
+    }
+  }
+
+  static long orWholeLines(MemorySegment dst, MemorySegment src, long count, MemorySegment lines) {
+    guard(dst);
+    guard(src);
+    guard(lines);
+    LongVector set = LongVector.zero(SPECIES);
+    for (long first = 0; first < count; first += 64) {
+      long left = lines.get(CheckedBitmapOps.WORD, first >>> 3);
+      if (count - first < 64) {
+        left &= (1L << count) - 1;
+      }
+      for (; left != 0; left &= left - 1) {
+        long offset = first + Long.numberOfTrailingZeros(left) << 6;
+        for (int i = 0; i < LINE; i += BYTES) {
+          LongVector in = fromMemorySegment(SPECIES, src, offset + i, LE);
+          LongVector old = fromMemorySegment(SPECIES, dst, offset + i, LE);
+          old.or(in).intoMemorySegment(dst, offset + i, LE);
+          set = set.add(in.and(old.not()).lanewise(BIT_COUNT));
+        }
+      }
+    }
+    return set.reduceLanes(VectorOperators.ADD);
+  }
+
+  /** Whether a whole vector of the summary names no line. */
+  private static boolean namesNone(MemorySegment lines, long line, long end) {
+    guard(lines);
+    return end - line >= 512
+        && !fromMemorySegment(SPECIES, lines, line >>> 3, LE).compare(NE, 0).anyTrue();
+  }
+}
