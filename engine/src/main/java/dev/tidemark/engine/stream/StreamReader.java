@@ -30,7 +30,7 @@ import java.util.stream.Stream;
  * throws, the guest must not run here.
  *
  * <p>Threading: one thread. Cost: no allocation for pages and rounds; a page is copied once, out of
- * the read buffer. Footprint: 512 KiB off-heap.
+ * the read buffer. Footprint: 256 KiB off-heap.
  */
 public final class StreamReader {
   /** The most that a description may be long, in bytes. */
