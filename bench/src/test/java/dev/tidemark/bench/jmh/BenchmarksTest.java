@@ -24,6 +24,8 @@ import org.openjdk.jmh.profile.GCProfiler;
 import org.openjdk.jmh.results.RunResult;
 import org.openjdk.jmh.runner.Runner;
 import org.openjdk.jmh.runner.RunnerException;
+import org.openjdk.jmh.runner.options.ChainedOptionsBuilder;
+import org.openjdk.jmh.runner.options.Options;
 import org.openjdk.jmh.runner.options.OptionsBuilder;
 import org.openjdk.jmh.runner.options.TimeValue;
 import org.openjdk.jmh.runner.options.VerboseMode;
@@ -112,18 +114,7 @@ class BenchmarksTest {
   void allocatesNothingForAnOperation(Class<?> benchmark, String methods, String[][] parameters)
       throws RunnerException {
     missing(benchmark).ifPresent(reason -> Assumptions.abort(reason));
-    var options =
-        new OptionsBuilder()
-            .include(benchmark.getName().replace(".", "\\.") + "\\." + methods + "$")
-            .forks(0)
-            .warmupIterations(1)
-            .warmupTime(TimeValue.seconds(1))
-            .measurementIterations(1)
-            .measurementTime(TimeValue.milliseconds(300))
-            .addProfiler(GCProfiler.class)
-            .shouldFailOnError(true)
-            .verbosity(VerboseMode.SILENT)
-            .jvmArgsAppend("-Djmh.ignoreLock=true");
+    var options = profiled(benchmark, methods).forks(0).warmupIterations(1);
     for (String[] parameter : parameters) {
       options.param(parameter[0], parameter[1]);
     }
@@ -131,15 +122,7 @@ class BenchmarksTest {
     // How soon it is compiled is the JVM's to decide; that it then stays at nothing is ours.
     long end = System.nanoTime() + TimeUnit.SECONDS.toNanos(60);
     do {
-      Collection<RunResult> results = new Runner(options.build()).run();
-      allocating =
-          results.stream()
-              .collect(
-                  Collectors.toMap(
-                      result -> result.getParams().id(),
-                      result -> result.getSecondaryResults().get("gc.alloc.rate.norm").getScore()));
-      assertFalse(allocating.isEmpty());
-      allocating.values().removeIf(bytes -> bytes < SMALLEST_OBJECT);
+      allocating = allocating(options.build());
     } while (!allocating.isEmpty() && System.nanoTime() - end < 0);
     assertEquals(Map.of(), allocating, "bytes for an operation");
   }
@@ -148,25 +131,40 @@ class BenchmarksTest {
   @Test
   void aCallAllocatesNothingWhereCompiledCodeIsSeldomInlined() throws RunnerException {
     missing(IoctlBenchmark.class).ifPresent(reason -> Assumptions.abort(reason));
-    var options =
-        new OptionsBuilder()
-            .include(
-                IoctlBenchmark.class.getName().replace(".", "\\.") + "\\.(call|callWithMemory)$")
+    Options options =
+        profiled(IoctlBenchmark.class, "(call|callWithMemory)")
             .forks(1)
             .warmupIterations(3)
-            .warmupTime(TimeValue.seconds(1))
-            .measurementIterations(1)
-            .measurementTime(TimeValue.milliseconds(300))
-            .addProfiler(GCProfiler.class)
-            .shouldFailOnError(true)
-            .verbosity(VerboseMode.SILENT)
-            .jvmArgsAppend("-Djmh.ignoreLock=true", "-XX:InlineSmallCode=150");
-    Collection<RunResult> results = new Runner(options.build()).run();
-    assertEquals(2, results.size());
-    for (RunResult result : results) {
-      double bytes = result.getSecondaryResults().get("gc.alloc.rate.norm").getScore();
-      assertTrue(bytes < SMALLEST_OBJECT, result.getParams().id() + ": " + bytes);
-    }
+            .jvmArgsAppend("-Djmh.ignoreLock=true", "-XX:InlineSmallCode=150")
+            .build();
+    assertEquals(Map.of(), allocating(options), "bytes for an operation");
+  }
+
+  private static ChainedOptionsBuilder profiled(Class<?> benchmark, String methods) {
+    return new OptionsBuilder()
+        .include(benchmark.getName().replace(".", "\\.") + "\\." + methods + "$")
+        .warmupTime(TimeValue.seconds(1))
+        .measurementIterations(1)
+        .measurementTime(TimeValue.milliseconds(300))
+        .addProfiler(GCProfiler.class)
+        .shouldFailOnError(true)
+        .verbosity(VerboseMode.SILENT)
+        .jvmArgsAppend("-Djmh.ignoreLock=true");
+  }
+
+  /** Which of the benchmarks allocate, and how many bytes for an operation. */
+  private static Map<String, Double> allocating(Options options) throws RunnerException {
+    Map<String, Double> bytes =
+        new Runner(options)
+            .run().stream()
+                .collect(
+                    Collectors.toMap(
+                        result -> result.getParams().id(),
+                        result ->
+                            result.getSecondaryResults().get("gc.alloc.rate.norm").getScore()));
+    assertFalse(bytes.isEmpty());
+    bytes.values().removeIf(some -> some < SMALLEST_OBJECT);
+    return bytes;
   }
 
   private static Optional<String> missing(Class<?> benchmark) {

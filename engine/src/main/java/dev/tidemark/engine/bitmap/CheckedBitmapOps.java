@@ -43,26 +43,15 @@ abstract class CheckedBitmapOps implements BitmapOps {
   /**
    * Lists where runs start and stop in whole lines, in turn, for {@link RunCursor}: the set bits of
    * each word differenced with itself, one bit further on. Stops after a line with which there are
-   * {@link RunCursor#ENOUGH}, or some lines later. A run that is open at the end of the last line
+   * {@link RunScan#ENOUGH}, or some lines later. A run that is open at the end of the last line
    * stays open.
    *
-   * @param lines the bitmap's summary, or null to look at every line
-   * @param base the bit that the places count from
+   * @param scan says where to begin, and takes what is found
    * @param end line behind the last
-   * @param ends takes the places, from {@code n} on; an odd {@code n} says that a run is open
-   * @param edges scratch, as {@link RunCursor} lays it out; names the first line, takes the next
-   * @param named scratch, for lines to look at
+   * @param n where in {@link RunScan#ends} to go on; an odd one says that a run is open
    * @return the new {@code n}
    */
-  abstract int listRuns(
-      MemorySegment map,
-      MemorySegment lines,
-      long base,
-      long end,
-      int[] ends,
-      int n,
-      long[] edges,
-      int[] named);
+  abstract int listRuns(RunScan scan, long end, int n);
 
   @Override
   public final void or(MemorySegment dst, long dstBit, MemorySegment src, long srcBit, long bits) {

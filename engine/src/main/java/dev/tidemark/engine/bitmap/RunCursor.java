@@ -10,39 +10,6 @@ import java.lang.foreign.MemorySegment;
  * reads ahead by some 500 to 2600 runs.
  */
 public final class RunCursor {
-  /** Runs are looked for until there are this many ends of them. */
-  static final int ENOUGH = 1024;
-
-  /** Lines that a twin may look at before it lists what is in them. */
-  static final int LINES = 64;
-
-  /** Words with edges that may be in those: in each line, and one behind it. */
-  static final int WORDS = 9 * LINES;
-
-  /** Words of a summary with the lines to look at that a twin may list at a time, and 7 more. */
-  static final int NAMING = 24;
-
-  /** Words whose edges are listed at a time. */
-  static final int LISTING = 64;
-
-  /**
-   * What is where in {@link #edges}: the next line to look at, or with edges to list; the first
-   * line that nobody named yet, the next in the list of those that are named and how many that has;
-   * the line behind those looked at, the next word to list and how many there are; what was read
-   * ahead; words with edges, their places.
-   */
-  static final int LINE = 0;
-
-  static final int UNNAMED = 1;
-  static final int NEXT = 2;
-  static final int COUNT = 3;
-  static final int BEHIND = 4;
-  static final int WORD = 5;
-  static final int FOUND = 6;
-  static final int READ = 7;
-  static final int EDGES = 8;
-  static final int PLACES = EDGES + WORDS + 8;
-
   /** Bits of the largest bitmap: the lines of more do not fit into ints. */
   private static final long MOST_BITS = 1L << 40;
 
@@ -50,18 +17,7 @@ public final class RunCursor {
   private static final long MOST_WORDS = 1 << 24;
 
   private final CheckedBitmapOps ops;
-
-  /** Where runs start and stop, in turn, from {@link #base} on; with room for LISTING and some. */
-  private final int[] ends = new int[ENOUGH + 64 * LISTING + 64];
-
-  private final long[] edges = new long[PLACES + WORDS + 8];
-
-  /** Lines that a twin has listed, with room for what a word names and some. */
-  private final int[] named = new int[64 * (NAMING + 7) + 64];
-
-  private long base;
-  private MemorySegment map;
-  private MemorySegment lines;
+  private final RunScan scan = new RunScan();
   private long startWord;
   private long endWord;
 
@@ -126,20 +82,13 @@ public final class RunCursor {
       throw new IllegalArgumentException(
           "a range up to bit %d: 2^40 at most; beyond, take slices of the bitmap".formatted(end));
     }
-    this.map = map;
-    this.lines = lines;
     startWord = from >>> 6;
     endWord = from == end ? 0 : end + 63 >>> 6;
     firstMask = -1L << from;
     lastMask = -1L >>> -end;
     word = startWord & -8;
     firstWhole = from + 511 >>> 9 << 3;
-    edges[UNNAMED] = firstWhole >>> 3;
-    edges[BEHIND] = firstWhole >>> 3;
-    edges[NEXT] = 0;
-    edges[COUNT] = 0;
-    edges[WORD] = 0;
-    edges[FOUND] = 0;
+    scan.begin(map, lines, firstWhole >>> 3);
     endWhole = end >>> 9 << 3;
     open = false;
   }
@@ -152,20 +101,22 @@ public final class RunCursor {
    */
   public int batch() {
     int n;
+    int[] ends = scan.ends;
     do {
       long stop = word + MOST_WORDS;
-      base = open ? opened : word << 6;
+      long base = open ? opened : word << 6;
+      scan.base = base;
       ends[0] = 0;
       n = open ? 1 : 0;
-      while (word < endWord && n < ENOUGH && word < stop) {
+      while (word < endWord && n < RunScan.ENOUGH && word < stop) {
         if (word < firstWhole || word >= endWhole) {
           n = listPart(n);
           word += 8;
         } else {
-          edges[LINE] = word >>> 3;
+          scan.line = word >>> 3;
           long last = Math.min(endWhole, stop) >>> 3;
-          n = ops.listRuns(map, lines, base, last, ends, n, edges, named);
-          word = edges[LINE] << 3;
+          n = ops.listRuns(scan, last, n);
+          word = scan.line << 3;
         }
       }
       open = (n & 1) != 0;
@@ -189,38 +140,26 @@ public final class RunCursor {
    * @param run 0 to one less than {@link #batch()} has returned
    */
   public long start(int run) {
-    return base + ends[2 * run];
+    return scan.base + scan.ends[2 * run];
   }
 
   /** A run's length in bits, 1 or more. */
   public long length(int run) {
-    return ends[2 * run + 1] - ends[2 * run];
-  }
-
-  /**
-   * Which lines are to be looked at, from one on to the end of a word of the summary.
-   *
-   * @param end line behind the last
-   * @return the line itself in bit 0
-   */
-  static long named(MemorySegment lines, long line, long end) {
-    long count = Math.min(64 - (line & 63), end - line);
-    long named = lines == null ? -1 : lines.get(CheckedBitmapOps.WORD, line >>> 6 << 3) >>> line;
-    return named & -1L >>> -count;
+    return scan.ends[2 * run + 1] - scan.ends[2 * run];
   }
 
   /** Lists the ends in a line at an end of the range. */
   private int listPart(int before) {
     int n = before;
     long low = n & 1;
-    boolean named = lines == null || ScalarBitmapOps.anyRange(lines, word >>> 3, 1);
+    boolean named = scan.lines == null || ScalarBitmapOps.anyRange(scan.lines, word >>> 3, 1);
     for (long i = word; i < Math.min(word + 8, endWord); i++) {
-      long bits = named && i >= startWord ? map.get(CheckedBitmapOps.WORD, i << 3) : 0;
+      long bits = named && i >= startWord ? scan.map.get(CheckedBitmapOps.WORD, i << 3) : 0;
       bits &= i == startWord ? firstMask : -1;
       bits &= i == endWord - 1 ? lastMask : -1;
       long edge = bits ^ (bits << 1 | low);
       int count = Long.bitCount(edge);
-      ScalarBitmapOps.listBits(edge, count, (int) ((i << 6) - base), ends, n);
+      ScalarBitmapOps.listBits(edge, count, (int) ((i << 6) - scan.base), scan.ends, n);
       n += count;
       low = bits >>> 63;
     }

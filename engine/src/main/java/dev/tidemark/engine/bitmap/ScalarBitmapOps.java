@@ -321,44 +321,39 @@ class ScalarBitmapOps extends CheckedBitmapOps {
   }
 
   @Override
-  int listRuns(
-      MemorySegment map,
-      MemorySegment lines,
-      long base,
-      long end,
-      int[] ends,
-      int before,
-      long[] edges,
-      int[] named) {
+  int listRuns(RunScan scan, long end, int before) {
+    MemorySegment map = scan.map;
     int n = before;
-    long line = edges[RunCursor.LINE];
-    while (line < end && n < RunCursor.ENOUGH) {
+    long[] edges = scan.edges;
+    int[] ends = scan.ends;
+    long line = scan.line;
+    while (line < end && n < RunScan.ENOUGH) {
       // An open run ends in the next line, if only at its first bit.
-      long left = RunCursor.named(lines, line, end) | n & 1;
+      long left = scan.namedFrom(line, end) | n & 1;
       if (left == 0) {
         line = Math.min((line | 63) + 1, end);
         continue;
       }
       line += Long.numberOfTrailingZeros(left);
-      int place = (int) ((line << 9) - base);
+      int place = (int) ((line << 9) - scan.base);
       int set = 0;
       long low = n & 1;
       for (int word = 0; word < 8; word++) {
         long bits = map.get(WORD, (line << 6) + (word << 3));
         long edge = bits ^ (bits << 1 | low);
-        edges[RunCursor.EDGES + word] = edge;
+        edges[word] = edge;
         set |= (int) ((edge | -edge) >>> 63) << word;
         low = bits >>> 63;
       }
       for (; set != 0; set &= set - 1) {
         int word = Integer.numberOfTrailingZeros(set) & 7;
-        int count = Long.bitCount(edges[RunCursor.EDGES + word]);
-        listBits(edges[RunCursor.EDGES + word], count, place + (word << 6), ends, n);
+        int count = Long.bitCount(edges[word]);
+        listBits(edges[word], count, place + (word << 6), ends, n);
         n += count;
       }
       line++;
     }
-    edges[RunCursor.LINE] = line;
+    scan.line = line;
     return n;
   }
 

@@ -297,15 +297,7 @@ final class VectorBitmapOps extends CheckedBitmapOps {
   }
 
   @Override
-  int listRuns(
-      MemorySegment map,
-      MemorySegment lines,
-      long base,
-      long end,
-      int[] ends,
-      int n,
-      long[] edges,
-      int[] named) {
-    return VectorRuns.list(compressesBytes, map, lines, base, end, ends, n, edges, named);
+  int listRuns(RunScan scan, long end, int n) {
+    return VectorRuns.list(compressesBytes, scan, end, n);
   }
 }

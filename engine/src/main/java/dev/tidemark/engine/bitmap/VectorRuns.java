@@ -43,96 +43,75 @@ final class VectorRuns {
    * @param byBytes whether the processor has an instruction for {@link ByteVector#compress} at the
    *     width of a line (AVX512_VBMI2)
    */
-  static int list(
-      boolean byBytes,
-      MemorySegment map,
-      MemorySegment lines,
-      long base,
-      long end,
-      int[] ends,
-      int n,
-      long[] edges,
-      int[] named) {
-    return BYTES == LINE
-        ? listRunsOfLines(byBytes, map, lines, base, end, ends, n, edges, named)
-        : listRunsOfParts(map, lines, base, end, ends, n, edges);
+  static int list(boolean byBytes, RunScan scan, long end, int n) {
+    return BYTES == LINE ? listRunsOfLines(byBytes, scan, end, n) : listRunsOfParts(scan, end, n);
   }
 
   /**
    * Where a vector is a line. First which lines to look at, then the words of many of them in which
    * a run starts or stops, then the places in each of those; none of it with a branch on the data.
    */
-  private static int listRunsOfLines(
-      boolean byBytes,
-      MemorySegment map,
-      MemorySegment lines,
-      long base,
-      long end,
-      int[] ends,
-      int before,
-      long[] edges,
-      int[] named) {
+  private static int listRunsOfLines(boolean byBytes, RunScan scan, long end, int before) {
     int n = before;
-    boolean far = map.byteSize() > FAR && lines != null;
-    while (edges[RunCursor.LINE] < end && n < RunCursor.ENOUGH) {
-      if (edges[RunCursor.WORD] < edges[RunCursor.FOUND]) {
-        int from = (int) edges[RunCursor.WORD];
-        int to = (int) Math.min(from + RunCursor.LISTING, edges[RunCursor.FOUND]);
-        n = listWords(byBytes, edges, from, to, base, ends, n);
-        goOn(edges, to);
-      } else if (edges[RunCursor.NEXT] < edges[RunCursor.COUNT]) {
-        edges[RunCursor.FOUND] = collectWords(map, named, n & 1, edges);
-        goOn(edges, 0);
-      } else if (edges[RunCursor.UNNAMED] < end) {
-        int words = collectLines(lines, end, edges);
+    boolean far = scan.map.byteSize() > FAR && scan.lines != null;
+    while (scan.line < end && n < RunScan.ENOUGH) {
+      if (scan.nextEdge < scan.edgeCount) {
+        int to = Math.min(scan.nextEdge + RunScan.LISTING, scan.edgeCount);
+        n = listWords(byBytes, scan, scan.nextEdge, to, scan.base, scan.ends, n);
+        goOn(scan, to);
+      } else if (scan.nextNamed < scan.namedCount) {
+        scan.edgeCount = collectWords(scan, n & 1);
+        goOn(scan, 0);
+      } else if (scan.unnamed < end) {
+        int words = collectLines(scan, end);
         if (far && words != 0) {
-          readAhead(map, end, words, edges);
+          readAhead(scan, words, end);
         }
-        edges[RunCursor.NEXT] = 0;
-        edges[RunCursor.COUNT] = listWords(byBytes, edges, 0, words, 0, named, 0);
+        scan.nextNamed = 0;
+        scan.namedCount = listWords(byBytes, scan, 0, words, 0, scan.named, 0);
       } else {
         if ((n & 1) != 0) {
-          ends[n++] = (int) ((edges[RunCursor.LINE] << 9) - base);
+          scan.ends[n++] = (int) ((scan.line << 9) - scan.base);
         }
-        edges[RunCursor.LINE] = end;
+        scan.line = end;
       }
     }
     return n;
   }
 
-  private static void goOn(long[] edges, int word) {
-    edges[RunCursor.WORD] = word;
-    edges[RunCursor.LINE] =
-        word < edges[RunCursor.FOUND]
-            ? edges[RunCursor.PLACES + word] >>> 9
-            : edges[RunCursor.BEHIND];
+  private static void goOn(RunScan scan, int edge) {
+    scan.nextEdge = edge;
+    scan.line = edge < scan.edgeCount ? scan.places[edge] >>> 9 : scan.behind;
   }
 
   /** Collects words of the summary that name lines, and the lines that they begin with. */
-  private static int collectLines(MemorySegment lines, long end, long[] edges) {
-    long line = edges[RunCursor.UNNAMED];
+  private static int collectLines(RunScan scan, long end) {
+    MemorySegment lines = scan.lines;
+    long[] edges = scan.edges;
+    long[] all = scan.places;
+    long line = scan.unnamed;
     int words = 0;
-    while (line < end && words < RunCursor.NAMING) {
+    while (line < end && words < RunScan.NAMING) {
       if (lines != null && (line & 511) == 0 && end - line >= 512) {
         LongVector eight = fromMemorySegment(SPECIES, lines, line >>> 3, LE);
         VectorMask<Long> set = eight.compare(NE, 0);
         long some = set.toLong();
         if (some != 0) {
           LongVector places = WORD_PLACES.add(line).compress(set);
-          eight.compress(set).intoArray(edges, RunCursor.EDGES + words);
-          places.intoArray(edges, RunCursor.PLACES + words);
+          eight.compress(set).intoArray(edges, words);
+          places.intoArray(all, words);
           words += Long.bitCount(some);
         }
         line += 512;
       } else {
-        long left = RunCursor.named(lines, line, end);
-        edges[RunCursor.EDGES + words] = left;
-        edges[RunCursor.PLACES + words] = line;
+        long left = scan.namedFrom(line, end);
+        edges[words] = left;
+        all[words] = line;
         words += left == 0 ? 0 : 1;
         line = Math.min((line | 63) + 1, end);
       }
     }
-    edges[RunCursor.UNNAMED] = line;
+    scan.unnamed = line;
     return words;
   }
 
@@ -140,13 +119,16 @@ final class VectorRuns {
    * Reads the lines that come next, out of memory, before they are looked at. A load that misses
    * the cache there holds up what follows; here all of them are under way at the same time.
    */
-  private static void readAhead(MemorySegment map, long end, int words, long[] edges) {
+  private static void readAhead(RunScan scan, int words, long end) {
+    MemorySegment map = scan.map;
     guard(map);
+    long[] edges = scan.edges;
+    long[] places = scan.places;
     LongVector all = LongVector.zero(SPECIES);
     long some = 0;
     for (int i = 0; i < words; i++) {
-      long left = edges[RunCursor.EDGES + i];
-      long first = edges[RunCursor.PLACES + i];
+      long left = edges[i];
+      long first = places[i];
       if (Long.bitCount(left) > MANY) {
         // In order, as the prefetcher likes it.
         long behind = Math.min(first + 64, end) << 6;
@@ -159,8 +141,7 @@ final class VectorRuns {
         }
       }
     }
-    // Somewhere, or else the compiler would leave the loads out.
-    edges[RunCursor.READ] = some | all.lane(0);
+    scan.read = some | all.lane(0);
   }
 
   /**
@@ -168,12 +149,16 @@ final class VectorRuns {
    *
    * @param open 1 if a run is open, 0 if not
    */
-  private static int collectWords(MemorySegment map, int[] named, long open, long[] edges) {
+  private static int collectWords(RunScan scan, long open) {
+    MemorySegment map = scan.map;
     guard(map);
+    int[] named = scan.named;
+    long[] edges = scan.edges;
+    long[] all = scan.places;
     long low = open;
-    long next = edges[RunCursor.BEHIND];
-    int i = (int) edges[RunCursor.NEXT];
-    int end = (int) Math.min(edges[RunCursor.COUNT], i + RunCursor.LINES);
+    long next = scan.behind;
+    int i = scan.nextNamed;
+    int end = Math.min(scan.namedCount, i + RunScan.LINES);
     int words = 0;
     while (i < end) {
       long changed = -1;
@@ -181,8 +166,8 @@ final class VectorRuns {
         long line = named[i];
         if ((next - line & -low) != 0) {
           // The run ended with the line before, as the one behind it is not named.
-          edges[RunCursor.EDGES + words] = 1;
-          edges[RunCursor.PLACES + words] = next << 9;
+          edges[words] = 1;
+          all[words] = next << 9;
           words++;
           low = 0;
         }
@@ -195,8 +180,8 @@ final class VectorRuns {
         VectorMask<Long> set = edge.compare(NE, 0);
         changed = set.toLong();
         LongVector places = WORD_PLACES.add(line << 9).compress(set);
-        edge.compress(set).intoArray(edges, RunCursor.EDGES + words);
-        places.intoArray(edges, RunCursor.PLACES + words);
+        edge.compress(set).intoArray(edges, words);
+        places.intoArray(all, words);
         words += Long.bitCount(changed);
       }
       if (changed == 0) {
@@ -206,8 +191,8 @@ final class VectorRuns {
         i = inside;
       }
     }
-    edges[RunCursor.BEHIND] = next;
-    edges[RunCursor.NEXT] = i;
+    scan.behind = next;
+    scan.nextNamed = i;
     return words;
   }
 
@@ -233,26 +218,27 @@ final class VectorRuns {
   }
 
   private static int listWords(
-      boolean byBytes, long[] edges, int from, int to, long base, int[] ends, int n) {
+      boolean byBytes, RunScan scan, int from, int to, long base, int[] ends, int n) {
     return byBytes
-        ? listWords(edges, from, to, base, ends, n)
-        : listWordsByBits(edges, from, to, base, ends, n);
+        ? listWords(scan.edges, scan.places, from, to, base, ends, n)
+        : listWordsByBits(scan.edges, scan.places, from, to, base, ends, n);
   }
 
   /**
    * Lists the places of the edges in words that were collected, all of a word's at once. Three
    * words a round: so much C2 does not inline where registers are short.
    */
-  private static int listWords(long[] edges, int from, int to, long base, int[] ends, int before) {
+  private static int listWords(
+      long[] edges, long[] places, int from, int to, long base, int[] ends, int before) {
     int n = before;
     int i = from;
     for (; i <= to - 3; i += 3) {
-      long a = edges[RunCursor.EDGES + i];
-      long b = edges[RunCursor.EDGES + i + 1];
-      long c = edges[RunCursor.EDGES + i + 2];
-      int first = (int) (edges[RunCursor.PLACES + i] - base);
-      int second = (int) (edges[RunCursor.PLACES + i + 1] - base);
-      int third = (int) (edges[RunCursor.PLACES + i + 2] - base);
+      long a = edges[i];
+      long b = edges[i + 1];
+      long c = edges[i + 2];
+      int first = (int) (places[i] - base);
+      int second = (int) (places[i + 1] - base);
+      int third = (int) (places[i + 2] - base);
       int behindA = n + Long.bitCount(a);
       int behindB = behindA + Long.bitCount(b);
       int behindC = behindB + Long.bitCount(c);
@@ -274,8 +260,8 @@ final class VectorRuns {
       n = behindC;
     }
     for (; i < to; i++) {
-      long bits = edges[RunCursor.EDGES + i];
-      int first = (int) (edges[RunCursor.PLACES + i] - base);
+      long bits = edges[i];
+      int first = (int) (places[i] - base);
       ByteVector in = BITS_UP.compress(VectorMask.fromLong(BIT, bits));
       ((IntVector) in.convertShape(ZERO_EXTEND_B2I, PLACE, 0)).add(first).intoArray(ends, n);
       if (Long.bitCount(bits) > PLACES) {
@@ -300,36 +286,32 @@ final class VectorRuns {
 
   /** The same where a processor with AVX-512 has no compression of bytes. */
   private static int listWordsByBits(
-      long[] edges, int from, int to, long base, int[] ends, int before) {
+      long[] edges, long[] places, int from, int to, long base, int[] ends, int before) {
     int n = before;
     for (int i = from; i < to; i++) {
-      long bits = edges[RunCursor.EDGES + i];
+      long bits = edges[i];
       int count = Long.bitCount(bits);
-      ScalarBitmapOps.listBits(bits, count, (int) (edges[RunCursor.PLACES + i] - base), ends, n);
+      ScalarBitmapOps.listBits(bits, count, (int) (places[i] - base), ends, n);
       n += count;
     }
     return n;
   }
 
-  private static int listRunsOfParts(
-      MemorySegment map,
-      MemorySegment lines,
-      long base,
-      long end,
-      int[] ends,
-      int before,
-      long[] edges) {
+  private static int listRunsOfParts(RunScan scan, long end, int before) {
+    MemorySegment map = scan.map;
     guard(map);
     int n = before;
-    long line = edges[RunCursor.LINE];
-    while (line < end && n < RunCursor.ENOUGH) {
-      long left = RunCursor.named(lines, line, end) | n & 1;
+    long[] edges = scan.edges;
+    int[] ends = scan.ends;
+    long line = scan.line;
+    while (line < end && n < RunScan.ENOUGH) {
+      long left = scan.namedFrom(line, end) | n & 1;
       if (left == 0) {
         line = Math.min((line | 63) + 1, end);
         continue;
       }
       line += Long.numberOfTrailingZeros(left);
-      int place = (int) ((line << 9) - base);
+      int place = (int) ((line << 9) - scan.base);
       long set = 0;
       long low = n & 1;
       for (int at = 0; at < LINE; at += BYTES) {
@@ -338,19 +320,19 @@ final class VectorRuns {
         LongVector edge = bits.lanewise(XOR, bits.lanewise(LSHL, 1));
         edge = edge.lanewise(XOR, 1, VectorMask.fromLong(SPECIES, tops << 1 | low));
         low = tops >>> SPECIES.length() - 1;
-        edge.intoArray(edges, RunCursor.EDGES + (at >> 3));
+        edge.intoArray(edges, at >> 3);
         set |= edge.compare(NE, 0).toLong() << (at >> 3);
       }
       for (; set != 0; set &= set - 1) {
         int word = Long.numberOfTrailingZeros(set) & 7;
-        long bits = edges[RunCursor.EDGES + word];
+        long bits = edges[word];
         int count = Long.bitCount(bits);
         ScalarBitmapOps.listBits(bits, count, place + (word << 6), ends, n);
         n += count;
       }
       line++;
     }
-    edges[RunCursor.LINE] = line;
+    scan.line = line;
     return n;
   }
 }

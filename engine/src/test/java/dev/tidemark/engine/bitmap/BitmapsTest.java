@@ -120,17 +120,9 @@ class BitmapsTest {
       CheckedBitmapOps aRunTooLong =
           new ScalarBitmapOps() {
             @Override
-            int listRuns(
-                MemorySegment map,
-                MemorySegment lines,
-                long base,
-                long end,
-                int[] ends,
-                int n,
-                long[] edges,
-                int[] named) {
-              int found = super.listRuns(map, lines, base, end, ends, n, edges, named);
-              ends[Math.max(0, found - 1)]++;
+            int listRuns(RunScan scan, long end, int n) {
+              int found = super.listRuns(scan, end, n);
+              scan.ends[Math.max(0, found - 1)]++;
               return found;
             }
           };
