@@ -66,11 +66,13 @@ public final class HarvestPath implements AutoCloseable {
   }
 
   private static long take(RunCursor runs, int n) {
-    long result = 0;
+    long starts = 0;
+    long lengths = 0;
     for (int i = 0; i < n; i++) {
-      result += runs.start(i) * 31 + runs.length(i);
+      starts += runs.start(i);
+      lengths += runs.length(i);
     }
-    return result;
+    return starts * 31 + lengths;
   }
 
   /** The same in C. */

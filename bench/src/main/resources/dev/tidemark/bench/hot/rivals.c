@@ -509,16 +509,25 @@ static inline uint64_t start(const struct cursor *c) { return c->base + c->ends[
 
 static inline uint64_t length(const struct cursor *c) { return c->ends[c->at + 1] - c->ends[c->at]; }
 
-// What a consumer makes of a run. The barrier keeps the compiler from making vectors of many runs,
-// which no consumer that sends pages could.
-static inline uint64_t take(uint64_t sum, uint64_t start, uint64_t length) {
+// What a consumer makes of runs.
+struct taken {
+  uint64_t starts, lengths;
+};
+
+// The barrier keeps the compiler from making vectors of many runs, which no consumer that sends
+// pages could.
+static inline void take(struct taken *all, uint64_t start, uint64_t length) {
   __asm__ volatile("" : "+r"(start), "+r"(length) : : "memory");
-  return sum + start * 31 + length;
+  all->starts += start;
+  all->lengths += length;
 }
+
+static inline uint64_t sum_of(const struct taken *all) { return all->starts * 31 + all->lengths; }
 
 uint64_t same_harvest(char *map, long words, uint64_t *lines) {
   struct cursor c;
-  uint64_t result = summarize(map, words, lines);
+  struct taken all = {0, 0};
+  uint64_t count = summarize(map, words, lines);
   c.map = (uint64_t *)map;
   c.lines = lines;
   c.end = words >> 3;
@@ -527,10 +536,10 @@ uint64_t same_harvest(char *map, long words, uint64_t *lines) {
   c.open = 0;
   c.at = c.found = 0;
   while (next(&c)) {
-    result = take(result, start(&c), length(&c));
+    take(&all, start(&c), length(&c));
   }
   clear_lines(map, words, lines);
-  return result;
+  return count + sum_of(&all);
 }
 
 // The other way: find the next bit, test and clear it, page by page.
@@ -558,12 +567,12 @@ static int __attribute__((noinline)) test_and_clear_bit(uint64_t *map, long bit)
 }
 
 uint64_t bit_by_bit_harvest(uint64_t *map, long words) {
-  uint64_t result = 0;
+  struct taken all = {0, 0};
   long size = words << 6;
   for (long page = 0; (page = find_next_bit(map, size, page)) < size;) {
-    result = take(result, page, test_and_clear_bit(map, page));
+    take(&all, page, test_and_clear_bit(map, page));
   }
-  return result;
+  return sum_of(&all);
 }
 
 // The kernel's part of a sync, the same for everybody: an answer that overwrites, and one that ORs
