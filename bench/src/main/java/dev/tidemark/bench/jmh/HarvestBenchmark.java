@@ -45,6 +45,7 @@ public class HarvestBenchmark {
   /** Makes the bitmaps; that compares the results. */
   @Setup(Level.Trial)
   public void make() {
+    Inputs.warmUp();
     path = new HarvestPath(bytes, new BitmapInput(density, clustered));
   }
 

@@ -140,6 +140,22 @@ class BenchmarksTest {
     assertEquals(Map.of(), allocating(options), "bytes for an operation");
   }
 
+  /** What few words need was left uncompiled for seconds, and made objects of vectors meanwhile. */
+  @Test
+  void aHarvestAllocatesNothingWhereFewWordsHaveManyEdges() throws RunnerException {
+    missing(HarvestBenchmark.class).ifPresent(reason -> Assumptions.abort(reason));
+    Options options =
+        profiled(HarvestBenchmark.class, "harvest")
+            .forks(1)
+            .warmupIterations(2)
+            .measurementTime(TimeValue.seconds(2))
+            .param("bytes", "8388608")
+            .param("density", "0.01")
+            .param("clustered", "true")
+            .build();
+    assertEquals(Map.of(), allocating(options), "bytes for an operation");
+  }
+
   private static ChainedOptionsBuilder profiled(Class<?> benchmark, String methods) {
     return new OptionsBuilder()
         .include(benchmark.getName().replace(".", "\\.") + "\\." + methods + "$")
