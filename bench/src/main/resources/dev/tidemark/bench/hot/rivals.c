@@ -213,7 +213,9 @@ static uint64_t summarize(const char *map, long words, uint64_t *lines) {
   // The counts of eight lines are the bytes of one vector: what is not 0 there names the line. Words
   // are whole blocks.
   const vec tops = _mm512_set1_epi8(0x80), low16 = _mm512_set1_epi64(0x0000FFFF0000FFFF),
-            low32 = _mm512_set1_epi64(0xFFFFFFFF);
+            low32 = _mm512_set1_epi64(0xFFFFFFFF),
+            bit_of_lane = _mm512_mullo_epi64(_mm512_set1_epi64(0x0101010101010101),
+                                             _mm512_set_epi64(128, 64, 32, 16, 8, 4, 2, 1));
   for (long block = 0; block < words * 8; block += 4096) {
     vec named = zero(), sums = zero();
     for (int i = 0; i < 8; i++) {
@@ -227,16 +229,12 @@ static uint64_t summarize(const char *map, long words, uint64_t *lines) {
       vec counts = or(even, shl(odd, 8));
       named = or(shr(named, 1), _mm512_and_si512(add(counts, _mm512_set1_epi8(0x7f)), tops));
     }
-    vec two = add(_mm512_and_si512(sums, low16), _mm512_and_si512(shr(sums, 16), low16));
-    n = add(n, add(_mm512_and_si512(two, low32), shr(two, 32)));
-    // Bit i of byte k becomes bit k of byte i.
-    uint64_t x = _mm512_reduce_or_epi64(named), swap = (x ^ (x >> 7)) & 0x00AA00AA00AA00AA;
-    x ^= swap ^ (swap << 7);
-    swap = (x ^ (x >> 14)) & 0x0000CCCC0000CCCC;
-    x ^= swap ^ (swap << 14);
-    swap = (x ^ (x >> 28)) & 0x00000000F0F0F0F0;
-    lines[block >> 12] = x ^ swap ^ (swap << 28);
+    n = add(n, add(_mm512_and_si512(sums, low16), _mm512_and_si512(shr(sums, 16), low16)));
+    // Byte i of the word has bit i of each byte.
+    vec turned = _mm512_set1_epi64(_mm512_reduce_or_epi64(named));
+    lines[block >> 12] = _mm512_test_epi8_mask(turned, bit_of_lane);
   }
+  n = add(_mm512_and_si512(n, low32), shr(n, 32));
 #else
   for (long block = 0; block < words; block += 512) {
     uint64_t summary = 0;

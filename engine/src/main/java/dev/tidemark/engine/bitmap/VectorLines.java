@@ -16,6 +16,7 @@ import static jdk.incubator.vector.VectorOperators.NE;
 import static jdk.incubator.vector.VectorOperators.OR;
 
 import java.lang.foreign.MemorySegment;
+import java.lang.foreign.ValueLayout;
 import jdk.incubator.vector.LongVector;
 import jdk.incubator.vector.VectorOperators;
 
@@ -27,6 +28,17 @@ final class VectorLines implements SecondThread.Pass {
   private static final long TOPS = 0x8080808080808080L;
   private static final long LOW_16 = 0x0000FFFF0000FFFFL;
   private static final long LOW_32 = 0xFFFFFFFFL;
+
+  /** Bytes that one call summarizes at most: C2 counts in ints with fewer instructions. */
+  private static final long MOST = 1 << 30;
+
+  /** The bit of each byte in lane {@code i} that has place {@code i}. */
+  private static final LongVector BIT_OF_LANE =
+      LongVector.broadcast(SPECIES, 0x0101010101010101L)
+          .lanewise(LSHL, LongVector.zero(SPECIES).addIndex(1));
+
+  /** With a check of the alignment C2 keeps the address on the stack: twice as slow. */
+  private static final ValueLayout.OfLong UNCHECKED = ValueLayout.JAVA_LONG_UNALIGNED.withOrder(LE);
 
   private long map;
   private long lines;
@@ -43,7 +55,7 @@ final class VectorLines implements SecondThread.Pass {
     }
     SecondThread second = SecondThread.take(bytes, map, lines);
     if (second == null) {
-      return summarizeLines(map.address(), bytes, lines.address());
+      return summarizeAll(map.address(), bytes, lines.address());
     }
     this.map = map.address();
     this.lines = lines.address();
@@ -56,21 +68,31 @@ final class VectorLines implements SecondThread.Pass {
 
   @Override
   public long part(long from, long end) {
-    return summarizeLines(map + from, end - from, lines + (from >>> 9));
+    return summarizeAll(map + from, end - from, lines + (from >>> 9));
+  }
+
+  /** Any number of bytes. */
+  private static long summarizeAll(long map, long bytes, long lines) {
+    long count = 0;
+    for (long from = 0; from < bytes; from += MOST) {
+      int some = (int) Math.min(bytes - from, MOST);
+      count += summarizeLines(map + from, some, lines + (from >>> 9));
+    }
+    return count;
   }
 
   /**
    * Where a vector is a line, by address. The counts of eight lines are the bytes of one vector,
    * the first line's the lowest: what is not 0 there names the line, and two additions count all
-   * eight. Once for 64 lines the lanes are joined. No branch on what is in them, as it would be
-   * guessed wrongly; and none for a check of the range, which C2 leaves in a loop with another
-   * branch.
+   * eight. Once for 64 lines the lanes are joined, and turned: byte {@code i} of the word has bit
+   * {@code i} of each byte. No branch on what is in them, as it would be guessed wrongly; and none
+   * for a check of the range, which C2 leaves in a loop with another branch.
    */
-  private static long summarizeLines(long map, long bytes, long lines) {
+  private static long summarizeLines(long map, int bytes, long lines) {
     LongVector count = LongVector.zero(SPECIES);
     LongVector sums = LongVector.zero(SPECIES);
     LongVector named = LongVector.zero(SPECIES);
-    for (long done = 0; done < bytes; done += 8 * LINE) {
+    for (int done = 0; done < bytes; done += 8 * LINE) {
       long at = map + done & Long.MAX_VALUE >>> 2;
       LongVector a = at(at).lanewise(BIT_COUNT);
       LongVector b = at(at + LINE).lanewise(BIT_COUNT);
@@ -88,22 +110,16 @@ final class VectorLines implements SecondThread.Pass {
       LongVector counts = even.or(odd.lanewise(LSHL, 8));
       named = named.lanewise(LSHR, 1).or(counts.add(~TOPS).and(TOPS));
       if ((done & 7 << 9) == 7 << 9) {
-        LongVector two = sums.and(LOW_16).add(sums.lanewise(LSHR, 16).and(LOW_16));
-        count = count.add(two.and(LOW_32).add(two.lanewise(LSHR, 32)));
-        // Bit i of byte k becomes bit k of byte i (Hacker's Delight, 7-3).
-        long set = named.reduceLanes(OR);
-        long swap = (set ^ set >>> 7) & 0x00AA00AA00AA00AAL;
-        set ^= swap ^ swap << 7;
-        swap = (set ^ set >>> 14) & 0x0000CCCC0000CCCCL;
-        set ^= swap ^ swap << 14;
-        swap = (set ^ set >>> 28) & 0x00000000F0F0F0F0L;
+        count = count.add(sums.and(LOW_16)).add(sums.lanewise(LSHR, 16).and(LOW_16));
+        LongVector turned = LongVector.broadcast(SPECIES, named.reduceLanes(OR)).and(BIT_OF_LANE);
+        long set = turned.reinterpretAsBytes().compare(NE, (byte) 0).toLong();
         long to = lines + (done >>> 12 << 3) & Long.MAX_VALUE >>> 2;
-        ALL.set(CheckedBitmapOps.WORD, to, set ^ swap ^ swap << 28);
+        ALL.set(UNCHECKED, to, set);
         sums = LongVector.zero(SPECIES);
         named = LongVector.zero(SPECIES);
       }
     }
-    return count.reduceLanes(VectorOperators.ADD);
+    return count.and(LOW_32).add(count.lanewise(LSHR, 32)).reduceLanes(VectorOperators.ADD);
   }
 
   /** Where a line is some vectors, or memory may be closed meanwhile. */
