@@ -427,7 +427,7 @@ static int collect_words(struct cursor *c, uint64_t low) {
     low = tops >> 7;
     __mmask8 set = words_set(e);
     if (!set) { // Inside of a long run, which may go on for many whole lines.
-      while (i + 4 <= end && named[i + 3] == next + 3 && full(p + 64) && full(p + 128) &&
+      while (i + 4 <= c->count && named[i + 3] == next + 3 && full(p + 64) && full(p + 128) &&
              full(p + 192) && full(p + 256)) {
         i += 4;
         next += 4;

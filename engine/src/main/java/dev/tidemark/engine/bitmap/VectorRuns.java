@@ -185,8 +185,9 @@ final class VectorRuns {
         words += Long.bitCount(changed);
       }
       if (changed == 0) {
-        // Inside of a long run, which may go on for many whole lines.
-        int inside = skipFull(map, named, i, end, next);
+        // Inside of a long run, which may go on for many whole lines; as they have no edges, there
+        // is room for all.
+        int inside = skipFull(map, named, i, scan.namedCount, next);
         next += inside - i;
         i = inside;
       }
