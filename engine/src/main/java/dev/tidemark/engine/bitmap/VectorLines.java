@@ -102,8 +102,8 @@ final class VectorLines implements SecondThread.Pass {
       LongVector f = at(at + 5 * LINE).lanewise(BIT_COUNT);
       LongVector g = at(at + 6 * LINE).lanewise(BIT_COUNT);
       LongVector h = at(at + 7 * LINE).lanewise(BIT_COUNT);
-      LongVector even = a.or(c.lanewise(LSHL, 16));
-      even = even.or(e.lanewise(LSHL, 32).or(g.lanewise(LSHL, 48)));
+      LongVector even = a.or(e.lanewise(LSHL, 32));
+      even = even.or(g.lanewise(LSHL, 48).or(c.lanewise(LSHL, 16)));
       LongVector odd = b.or(d.lanewise(LSHL, 16));
       odd = odd.or(f.lanewise(LSHL, 32).or(h.lanewise(LSHL, 48)));
       sums = sums.add(even.add(odd));
