@@ -86,7 +86,8 @@ final class VectorLines implements SecondThread.Pass {
    * the first line's the lowest: what is not 0 there names the line, and two additions count all
    * eight. Once for 64 lines the lanes are joined, and turned: byte {@code i} of the word has bit
    * {@code i} of each byte. No branch on what is in them, as it would be guessed wrongly; and none
-   * for a check of the range, which C2 leaves in a loop with another branch.
+   * for a check of the range, which C2 leaves in a loop with another branch. C2 loads in the order
+   * in which it walks the ors: this one is as fast as upwards, 1 6 3 5 7 0 2 4 is a quarter slower.
    */
   private static long summarizeLines(long map, int bytes, long lines) {
     LongVector count = LongVector.zero(SPECIES);
