@@ -133,4 +133,31 @@ class SecondThreadTest {
       assertEquals(0, allocated);
     }
   }
+
+  /** By one thread, while another pass has the second: more than one call summarizes. */
+  @Test
+  @EnabledIf("hasCores")
+  void summarizesLargeBitmapsAlone() {
+    long words = BYTES / 8;
+    try (Mapping map = Mapping.guarded(BYTES);
+        Mapping mine = Mapping.guarded(BYTES / 512 + 64 & -64);
+        Mapping theirs = Mapping.guarded(BYTES / 512 + 64 & -64)) {
+      SecondThread second = take(map.segment());
+      assertNotNull(second);
+      try {
+        map.segment().fill((byte) -1);
+        for (int round = 0; round < 3; round++) {
+          assertEquals(
+              Bitmaps.scalar().summarize(map.segment(), words, theirs.segment()),
+              Bitmaps.ops().summarize(map.segment(), words, mine.segment()));
+          assertEquals(-1, mine.segment().mismatch(theirs.segment()));
+          for (int i = 0; i < 200_000; i++) {
+            map.segment().asSlice(random.nextLong(words >>> 3) << 6, 64).fill((byte) 0);
+          }
+        }
+      } finally {
+        second.release();
+      }
+    }
+  }
 }
