@@ -148,7 +148,7 @@ class BenchmarksTest {
         profiled(HarvestBenchmark.class, "harvest")
             .forks(1)
             .warmupIterations(2)
-            .measurementTime(TimeValue.seconds(2))
+            .measurementTime(TimeValue.seconds(4))
             .param("bytes", "8388608")
             .param("density", "0.01")
             .param("clustered", "true")
