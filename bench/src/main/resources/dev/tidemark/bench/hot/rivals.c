@@ -231,8 +231,10 @@ static uint64_t summarize(const char *map, long words, uint64_t *lines) {
     }
     n = add(n, add(_mm512_and_si512(sums, low16), _mm512_and_si512(shr(sums, 16), low16)));
     // Byte i of the word has bit i of each byte.
-    vec turned = _mm512_set1_epi64(_mm512_reduce_or_epi64(named));
-    lines[block >> 12] = _mm512_test_epi8_mask(turned, bit_of_lane);
+    named = or(named, _mm512_shuffle_i64x2(named, named, 0x4e));
+    named = or(named, _mm512_permutex_epi64(named, 0x4e));
+    named = or(named, _mm512_permutex_epi64(named, 0xb1));
+    lines[block >> 12] = _mm512_test_epi8_mask(named, bit_of_lane);
   }
   n = add(_mm512_and_si512(n, low32), shr(n, 32));
 #else
@@ -254,26 +256,18 @@ static uint64_t summarize(const char *map, long words, uint64_t *lines) {
   return sum(n);
 }
 
-#if WIDTH == 64
-// Whether a whole vector of the summary names no line.
-static inline int names_none(const uint64_t *lines, long line, long end) {
-  return !(line & 511) && end - line >= 512 && !any(load(lines + (line >> 6)));
-}
-#else
-static inline int names_none(const uint64_t *lines, long line, long end) { return 0; }
-#endif
-
 static void clear_lines(char *map, long words, const uint64_t *lines) {
   for (long first = 0; first < words / 8; first += 64) {
-    if (names_none(lines, first, words / 8)) {
-      first += 512 - 64;
+    uint64_t left = lines[first >> 6];
+    if (!left) {
       continue;
     }
-    if (!~lines[first >> 6]) {
+    if (!~left) {
       memset(map + first * 64, 0, 4096);
       continue;
     }
-    for (uint64_t left = lines[first >> 6]; left; left &= left - 1) {
+    int some = __builtin_popcountll(left);
+    for (int n = 0; n < some; n++, left &= left - 1) {
       char *line = map + (first + __builtin_ctzll(left)) * 64;
       for (int i = 0; i < 64; i += WIDTH) {
         store(line + i, zero());

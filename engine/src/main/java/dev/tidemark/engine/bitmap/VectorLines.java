@@ -13,7 +13,7 @@ import static jdk.incubator.vector.VectorOperators.BIT_COUNT;
 import static jdk.incubator.vector.VectorOperators.LSHL;
 import static jdk.incubator.vector.VectorOperators.LSHR;
 import static jdk.incubator.vector.VectorOperators.NE;
-import static jdk.incubator.vector.VectorOperators.OR;
+import static jdk.incubator.vector.VectorOperators.XOR;
 
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
@@ -35,10 +35,10 @@ final class VectorLines implements SecondThread.Pass {
    */
   private static final long MOST = 16 << 20;
 
-  /** The bit of each byte in lane {@code i} that has place {@code i}. */
-  private static final LongVector BIT_OF_LANE =
-      LongVector.broadcast(SPECIES, 0x0101010101010101L)
-          .lanewise(LSHL, LongVector.zero(SPECIES).addIndex(1));
+  /** From so many lines on, of 64, clearing them is counted. */
+  private static final int MANY = 8;
+
+  private static final long ONES = 0x0101010101010101L;
 
   /**
    * With a check of the alignment C2 keeps the plane's address on the stack: 1.6 times the time.
@@ -89,15 +89,22 @@ final class VectorLines implements SecondThread.Pass {
   /**
    * Where a vector is a line, by address. The counts of eight lines are the bytes of one vector,
    * the first line's the lowest: what is not 0 there names the line, and two additions count all
-   * eight. Once for 64 lines the lanes are joined, and turned: byte {@code i} of the word has bit
-   * {@code i} of each byte. No branch on what is in them, as it would be guessed wrongly; and none
-   * for a check of the range, which C2 leaves in a loop with another branch. C2 loads in the order
-   * in which it walks the ors, and the order of these is as fast as upwards, which most are not.
+   * eight. Once for 64 lines each lane gets all lanes' bits, and then byte {@code i} of the word
+   * has bit {@code i} of each byte. The constants for that are made here, as C2 keeps the address
+   * of each that is an object in a register, and has none left for the plane's. No branch on what
+   * is in them, as it would be guessed wrongly; and none for a check of the range, which C2 leaves
+   * in a loop with another branch. C2 loads in the order in which it walks the ors, and the order
+   * of these is as fast as upwards, which most are not.
    */
   private static long summarizeLines(long map, int bytes, long lines) {
     LongVector count = LongVector.zero(SPECIES);
     LongVector sums = LongVector.zero(SPECIES);
     LongVector named = LongVector.zero(SPECIES);
+    LongVector lane = LongVector.zero(SPECIES).addIndex(1);
+    LongVector bitOfLane = LongVector.broadcast(SPECIES, ONES).lanewise(LSHL, lane);
+    LongVector half = lane.lanewise(XOR, 4);
+    LongVector quarter = lane.lanewise(XOR, 2);
+    LongVector eighth = lane.lanewise(XOR, 1);
     for (int done = 0; done < bytes; done += 8 * LINE) {
       long at = map + done & Long.MAX_VALUE >>> 2;
       LongVector a = at(at).lanewise(BIT_COUNT);
@@ -117,8 +124,10 @@ final class VectorLines implements SecondThread.Pass {
       named = named.lanewise(LSHR, 1).or(counts.add(~TOPS).and(TOPS));
       if ((done & 7 << 9) == 7 << 9) {
         count = count.add(sums.and(LOW_16)).add(sums.lanewise(LSHR, 16).and(LOW_16));
-        LongVector turned = LongVector.broadcast(SPECIES, named.reduceLanes(OR)).and(BIT_OF_LANE);
-        long set = turned.reinterpretAsBytes().compare(NE, (byte) 0).toLong();
+        named = named.or(half.selectFrom(named));
+        named = named.or(quarter.selectFrom(named));
+        named = named.or(eighth.selectFrom(named));
+        long set = named.and(bitOfLane).reinterpretAsBytes().compare(NE, (byte) 0).toLong();
         long to = lines + (done >>> 12 << 3) & Long.MAX_VALUE >>> 2;
         ALL.set(UNCHECKED, to, set);
         sums = LongVector.zero(SPECIES);
@@ -151,28 +160,70 @@ final class VectorLines implements SecondThread.Pass {
     return count.reduceLanes(VectorOperators.ADD);
   }
 
+  /**
+   * Clears the lines that a summary names.
+   *
+   * @param count how many whole lines the bitmap has
+   */
   static void clearWholeLines(MemorySegment map, long count, MemorySegment lines) {
+    boolean open = BYTES == LINE && map.scope() == ENDLESS && lines.scope() == ENDLESS;
+    long body = open ? count & -64 : 0;
+    // By address last: if C2 inlines it, what is used behind its loop takes its registers.
+    clearParts(map, body, count, lines);
+    clearByAddress(map.address(), body, lines.address());
+  }
+
+  /**
+   * Where a vector is a line. Many lines are counted, as C2 clears four a round then, with one look
+   * at the safepoint; for few that takes longer.
+   */
+  private static void clearByAddress(long map, long count, long lines) {
+    LongVector zero = LongVector.zero(SPECIES);
+    for (long first = 0; first < count; first += 64) {
+      long left = ALL.get(UNCHECKED, lines + (first >>> 3) & Long.MAX_VALUE >>> 2);
+      if (left == 0) {
+        continue;
+      }
+      long block = map + (first << 6);
+      if (left == -1) {
+        for (int i = 0; i < 64 * LINE; i += LINE) {
+          zero.intoMemorySegment(ALL, block + i & Long.MAX_VALUE >>> 2, LE);
+        }
+        continue;
+      }
+      int some = Long.bitCount(left);
+      if (some >= MANY) {
+        for (int i = 0; i < some; i++) {
+          long line = block + ((long) Long.numberOfTrailingZeros(left) << 6);
+          zero.intoMemorySegment(ALL, line & Long.MAX_VALUE >>> 2, LE);
+          left &= left - 1;
+        }
+      } else {
+        for (; left != 0; left &= left - 1) {
+          long line = block + ((long) Long.numberOfTrailingZeros(left) << 6);
+          zero.intoMemorySegment(ALL, line & Long.MAX_VALUE >>> 2, LE);
+        }
+      }
+    }
+  }
+
+  /** From a line on where a word of the summary begins; of memory that may be closed meanwhile. */
+  private static void clearParts(MemorySegment map, long from, long count, MemorySegment lines) {
     guard(map);
     guard(lines);
     LongVector zero = LongVector.zero(SPECIES);
-    for (long first = 0; first < count; first += 64) {
-      if (BYTES == LINE && (first & 511) == 0 && namesNone(lines, first, count)) {
-        first += 512 - 64;
-        continue;
-      }
+    for (long first = from; first < count; first += 64) {
       long left = lines.get(CheckedBitmapOps.WORD, first >>> 3);
       if (count - first < 64) {
         left &= (1L << count) - 1;
       }
-      if (left == -1) {
-        Vectors.fill(map, first << 6, 64 * LINE, 0);
-        continue;
-      }
-      for (; left != 0; left &= left - 1) {
+      int some = Long.bitCount(left);
+      for (int n = 0; n < some; n++) {
         long offset = first + Long.numberOfTrailingZeros(left) << 6;
         for (int i = 0; i < LINE; i += BYTES) {
           zero.intoMemorySegment(map, offset + i, LE);
         }
+        left &= left - 1;
       }
     }
   }
@@ -198,12 +249,5 @@ final class VectorLines implements SecondThread.Pass {
       }
     }
     return set.reduceLanes(VectorOperators.ADD);
-  }
-
-  /** Whether a whole vector of the summary names no line. */
-  private static boolean namesNone(MemorySegment lines, long line, long end) {
-    guard(lines);
-    return end - line >= 512
-        && !fromMemorySegment(SPECIES, lines, line >>> 3, LE).compare(NE, 0).anyTrue();
   }
 }
