@@ -32,8 +32,15 @@ final class RunScan {
   /** The bit that {@link #ends} count from. */
   long base;
 
-  /** Where runs start and stop, in turn; with room for LISTING and some. */
-  final int[] ends = new int[ENOUGH + 64 * LISTING + 64];
+  /** Where the lines that a twin has listed begin in {@link #ends}. */
+  static final int NAMED = ENOUGH + 64 * LISTING + 64;
+
+  /**
+   * Where runs start and stop, in turn, with room for LISTING and some; and lines that a twin has
+   * listed, with room for what a word names and some. One array, as C2 keeps address and length of
+   * each in registers, and has too few for more.
+   */
+  final int[] ends = new int[NAMED + 64 * (NAMING + 7) + 64];
 
   /** The next line to look at, or with edges to list. */
   long line;
@@ -41,21 +48,19 @@ final class RunScan {
   /** The first line that nobody named yet. */
   long unnamed;
 
-  /** Lines that a twin has listed, with room for what a word names and some. */
-  final int[] named = new int[64 * (NAMING + 7) + 64];
-
-  /** How many {@link #named} there are, and which is the next. */
-  int namedCount;
+  /** The place behind the last line listed, and that of the next one. */
+  int namedEnd;
 
   int nextNamed;
 
   /** The line behind those looked at. */
   long behind;
 
-  /** Words with edges, and where they begin, in bits; with room for a vector. */
-  final long[] edges = new long[WORDS + 8];
+  /** How far behind a word with edges stands where it begins, in bits. */
+  static final int PLACE = WORDS + 8;
 
-  final long[] places = new long[WORDS + 8];
+  /** Words with edges, with room for a vector; and where each begins. */
+  final long[] edges = new long[2 * PLACE];
 
   /** How many {@link #edges} there are, and which is the next to list. */
   int edgeCount;
@@ -71,8 +76,8 @@ final class RunScan {
     this.lines = lines;
     unnamed = first;
     behind = first;
-    namedCount = 0;
-    nextNamed = 0;
+    namedEnd = NAMED;
+    nextNamed = NAMED;
     edgeCount = 0;
     nextEdge = 0;
   }

@@ -57,9 +57,9 @@ final class VectorRuns {
     while (scan.line < end && n < RunScan.ENOUGH) {
       if (scan.nextEdge < scan.edgeCount) {
         int to = Math.min(scan.nextEdge + RunScan.LISTING, scan.edgeCount);
-        n = listWords(byBytes, scan, scan.nextEdge, to, scan.base, scan.ends, n);
+        n = listWords(byBytes, scan, scan.nextEdge, to, scan.base, n);
         goOn(scan, to);
-      } else if (scan.nextNamed < scan.namedCount) {
+      } else if (scan.nextNamed < scan.namedEnd) {
         scan.edgeCount = collectWords(scan, n & 1);
         goOn(scan, 0);
       } else if (scan.unnamed < end) {
@@ -67,8 +67,8 @@ final class VectorRuns {
         if (far && words != 0) {
           readAhead(scan, words, end);
         }
-        scan.nextNamed = 0;
-        scan.namedCount = listWords(byBytes, scan, 0, words, 0, scan.named, 0);
+        scan.nextNamed = RunScan.NAMED;
+        scan.namedEnd = listWords(byBytes, scan, 0, words, 0, RunScan.NAMED);
       } else {
         if ((n & 1) != 0) {
           scan.ends[n++] = (int) ((scan.line << 9) - scan.base);
@@ -81,14 +81,13 @@ final class VectorRuns {
 
   private static void goOn(RunScan scan, int edge) {
     scan.nextEdge = edge;
-    scan.line = edge < scan.edgeCount ? scan.places[edge] >>> 9 : scan.behind;
+    scan.line = edge < scan.edgeCount ? scan.edges[edge + RunScan.PLACE] >>> 9 : scan.behind;
   }
 
   /** Collects words of the summary that name lines, and the lines that they begin with. */
   private static int collectLines(RunScan scan, long end) {
     MemorySegment lines = scan.lines;
     long[] edges = scan.edges;
-    long[] all = scan.places;
     long line = scan.unnamed;
     int words = 0;
     while (line < end && words < RunScan.NAMING) {
@@ -99,14 +98,14 @@ final class VectorRuns {
         if (some != 0) {
           LongVector places = WORD_PLACES.add(line).compress(set);
           eight.compress(set).intoArray(edges, words);
-          places.intoArray(all, words);
+          places.intoArray(edges, words + RunScan.PLACE);
           words += Long.bitCount(some);
         }
         line += 512;
       } else {
         long left = scan.namedFrom(line, end);
         edges[words] = left;
-        all[words] = line;
+        edges[words + RunScan.PLACE] = line;
         words += left == 0 ? 0 : 1;
         line = Math.min((line | 63) + 1, end);
       }
@@ -123,12 +122,11 @@ final class VectorRuns {
     MemorySegment map = scan.map;
     guard(map);
     long[] edges = scan.edges;
-    long[] places = scan.places;
     LongVector all = LongVector.zero(SPECIES);
     long some = 0;
     for (int i = 0; i < words; i++) {
       long left = edges[i];
-      long first = places[i];
+      long first = edges[i + RunScan.PLACE];
       if (Long.bitCount(left) > MANY) {
         // In order, as the prefetcher likes it.
         long behind = Math.min(first + 64, end) << 6;
@@ -152,13 +150,12 @@ final class VectorRuns {
   private static int collectWords(RunScan scan, long open) {
     MemorySegment map = scan.map;
     guard(map);
-    int[] named = scan.named;
+    int[] named = scan.ends;
     long[] edges = scan.edges;
-    long[] all = scan.places;
     long low = open;
     long next = scan.behind;
     int i = scan.nextNamed;
-    int end = Math.min(scan.namedCount, i + RunScan.LINES);
+    int end = Math.min(scan.namedEnd, i + RunScan.LINES);
     int words = 0;
     while (i < end) {
       long changed = -1;
@@ -167,7 +164,7 @@ final class VectorRuns {
         if ((next - line & -low) != 0) {
           // The run ended with the line before, as the one behind it is not named.
           edges[words] = 1;
-          all[words] = next << 9;
+          edges[words + RunScan.PLACE] = next << 9;
           words++;
           low = 0;
         }
@@ -181,13 +178,13 @@ final class VectorRuns {
         changed = set.toLong();
         LongVector places = WORD_PLACES.add(line << 9).compress(set);
         edge.compress(set).intoArray(edges, words);
-        places.intoArray(all, words);
+        places.intoArray(edges, words + RunScan.PLACE);
         words += Long.bitCount(changed);
       }
       if (changed == 0) {
         // Inside of a long run, which may go on for many whole lines; as they have no edges, there
         // is room for all.
-        int inside = skipFull(map, named, i, scan.namedCount, next);
+        int inside = skipFull(map, named, i, scan.namedEnd, next);
         next += inside - i;
         i = inside;
       }
@@ -218,28 +215,26 @@ final class VectorRuns {
     return i;
   }
 
-  private static int listWords(
-      boolean byBytes, RunScan scan, int from, int to, long base, int[] ends, int n) {
+  private static int listWords(boolean byBytes, RunScan scan, int from, int to, long base, int n) {
     return byBytes
-        ? listWords(scan.edges, scan.places, from, to, base, ends, n)
-        : listWordsByBits(scan.edges, scan.places, from, to, base, ends, n);
+        ? listWords(scan.edges, from, to, base, scan.ends, n)
+        : listWordsByBits(scan.edges, from, to, base, scan.ends, n);
   }
 
   /**
    * Lists the places of the edges in words that were collected, all of a word's at once. Three
    * words a round: so much C2 does not inline where registers are short.
    */
-  private static int listWords(
-      long[] edges, long[] places, int from, int to, long base, int[] ends, int before) {
+  private static int listWords(long[] edges, int from, int to, long base, int[] ends, int before) {
     int n = before;
     int i = from;
     for (; i <= to - 3; i += 3) {
       long a = edges[i];
       long b = edges[i + 1];
       long c = edges[i + 2];
-      int first = (int) (places[i] - base);
-      int second = (int) (places[i + 1] - base);
-      int third = (int) (places[i + 2] - base);
+      int first = (int) (edges[i + RunScan.PLACE] - base);
+      int second = (int) (edges[i + 1 + RunScan.PLACE] - base);
+      int third = (int) (edges[i + 2 + RunScan.PLACE] - base);
       int behindA = n + Long.bitCount(a);
       int behindB = behindA + Long.bitCount(b);
       int behindC = behindB + Long.bitCount(c);
@@ -262,7 +257,7 @@ final class VectorRuns {
     }
     for (; i < to; i++) {
       long bits = edges[i];
-      int first = (int) (places[i] - base);
+      int first = (int) (edges[i + RunScan.PLACE] - base);
       ByteVector in = BITS_UP.compress(VectorMask.fromLong(BIT, bits));
       ((IntVector) in.convertShape(ZERO_EXTEND_B2I, PLACE, 0)).add(first).intoArray(ends, n);
       if (Long.bitCount(bits) > PLACES) {
@@ -287,12 +282,12 @@ final class VectorRuns {
 
   /** The same where a processor with AVX-512 has no compression of bytes. */
   private static int listWordsByBits(
-      long[] edges, long[] places, int from, int to, long base, int[] ends, int before) {
+      long[] edges, int from, int to, long base, int[] ends, int before) {
     int n = before;
     for (int i = from; i < to; i++) {
       long bits = edges[i];
       int count = Long.bitCount(bits);
-      ScalarBitmapOps.listBits(bits, count, (int) (places[i] - base), ends, n);
+      ScalarBitmapOps.listBits(bits, count, (int) (edges[i + RunScan.PLACE] - base), ends, n);
       n += count;
     }
     return n;
