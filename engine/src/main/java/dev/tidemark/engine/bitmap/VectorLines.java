@@ -169,7 +169,9 @@ final class VectorLines implements SecondThread.Pass {
     boolean open = BYTES == LINE && map.scope() == ENDLESS && lines.scope() == ENDLESS;
     long body = open ? count & -64 : 0;
     // By address last: if C2 inlines it, what is used behind its loop takes its registers.
-    clearParts(map, body, count, lines);
+    if (body != count) {
+      clearParts(map, body, count, lines);
+    }
     clearByAddress(map.address(), body, lines.address());
   }
 
@@ -191,18 +193,36 @@ final class VectorLines implements SecondThread.Pass {
         }
         continue;
       }
-      int some = Long.bitCount(left);
-      if (some >= MANY) {
-        for (int i = 0; i < some; i++) {
-          long line = block + ((long) Long.numberOfTrailingZeros(left) << 6);
-          zero.intoMemorySegment(ALL, line & Long.MAX_VALUE >>> 2, LE);
-          left &= left - 1;
-        }
-      } else {
-        for (; left != 0; left &= left - 1) {
-          long line = block + ((long) Long.numberOfTrailingZeros(left) << 6);
-          zero.intoMemorySegment(ALL, line & Long.MAX_VALUE >>> 2, LE);
-        }
+      long line;
+      for (int some = Long.bitCount(left); some >= 8; some -= 8) {
+        line = block + ((long) Long.numberOfTrailingZeros(left) << 6);
+        zero.intoMemorySegment(ALL, line & Long.MAX_VALUE >>> 2, LE);
+        left &= left - 1;
+        line = block + ((long) Long.numberOfTrailingZeros(left) << 6);
+        zero.intoMemorySegment(ALL, line & Long.MAX_VALUE >>> 2, LE);
+        left &= left - 1;
+        line = block + ((long) Long.numberOfTrailingZeros(left) << 6);
+        zero.intoMemorySegment(ALL, line & Long.MAX_VALUE >>> 2, LE);
+        left &= left - 1;
+        line = block + ((long) Long.numberOfTrailingZeros(left) << 6);
+        zero.intoMemorySegment(ALL, line & Long.MAX_VALUE >>> 2, LE);
+        left &= left - 1;
+        line = block + ((long) Long.numberOfTrailingZeros(left) << 6);
+        zero.intoMemorySegment(ALL, line & Long.MAX_VALUE >>> 2, LE);
+        left &= left - 1;
+        line = block + ((long) Long.numberOfTrailingZeros(left) << 6);
+        zero.intoMemorySegment(ALL, line & Long.MAX_VALUE >>> 2, LE);
+        left &= left - 1;
+        line = block + ((long) Long.numberOfTrailingZeros(left) << 6);
+        zero.intoMemorySegment(ALL, line & Long.MAX_VALUE >>> 2, LE);
+        left &= left - 1;
+        line = block + ((long) Long.numberOfTrailingZeros(left) << 6);
+        zero.intoMemorySegment(ALL, line & Long.MAX_VALUE >>> 2, LE);
+        left &= left - 1;
+      }
+      for (; left != 0; left &= left - 1) {
+        line = block + ((long) Long.numberOfTrailingZeros(left) << 6);
+        zero.intoMemorySegment(ALL, line & Long.MAX_VALUE >>> 2, LE);
       }
     }
   }
