@@ -23,6 +23,9 @@ public final class Bitmaps {
   /** Nanoseconds a kernel after which a migration had better begin with it slow than not at all. */
   private static final long WARM_UP_LIMIT = 200_000_000L;
 
+  /** The same for harvests of all kinds. */
+  private static final long HARVEST_LIMIT = 2_000_000_000L;
+
   private static final CheckedBitmapOps SCALAR = new ScalarBitmapOps();
 
   /** Why the scalar twin was chosen; null if the vector twin was. */
@@ -111,9 +114,13 @@ public final class Bitmaps {
     if (ops == SCALAR) {
       return System.nanoTime() - start;
     }
-    try (SelfTest test = new SelfTest()) {
+    try (SelfTest test = new SelfTest();
+        HarvestWarmUp harvests = new HarvestWarmUp()) {
       test.warmUp(ops, WARM_UP_ROUNDS, WARM_UP_LIMIT);
       Optional<String> failure = test.difference(ops, SCALAR);
+      if (failure.isEmpty() && !harvests.run(OPS, SCALAR, HARVEST_LIMIT)) {
+        failure = Optional.of("harvest");
+      }
       if (failure.isPresent()) {
         throw new IllegalStateException(
             "compiled bitmap operation is wrong: "

@@ -2,14 +2,18 @@ package dev.tidemark.engine.bitmap;
 
 import static java.lang.foreign.ValueLayout.JAVA_BYTE;
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertSame;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
+import com.sun.management.ThreadMXBean;
+import dev.tidemark.ffm.Mapping;
 import dev.tidemark.ffm.Pages;
 import java.io.IOException;
 import java.io.InputStream;
 import java.lang.foreign.MemorySegment;
+import java.lang.management.ManagementFactory;
 import java.lang.reflect.Method;
 import java.lang.reflect.Proxy;
 import java.nio.file.Files;
@@ -17,6 +21,7 @@ import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Set;
+import java.util.SplittableRandom;
 import org.junit.jupiter.api.Test;
 
 /** The gate, in whichever of the three runs of the suite this is. */
@@ -109,6 +114,40 @@ class BitmapsTest {
   }
 
   @Test
+  void theFirstHarvestsAfterTheWarmUpMakeNoGarbage() throws Exception {
+    String flags = "@" + Path.of(System.getProperty("tidemark.root"), "jdk-flags.txt");
+    String seed = "-Dtidemark.seed=" + Long.getLong("tidemark.seed", System.nanoTime());
+    Child child = run(List.of(flags, seed), FirstHarvests.class);
+    assertEquals(0, child.status, child.output);
+    long[] bytes =
+        child
+            .output
+            .lines()
+            .filter(line -> line.startsWith("bytes: "))
+            .mapToLong(line -> Long.parseLong(line.substring(7)))
+            .toArray();
+    assertEquals(4, bytes.length, child.output);
+    for (long some : bytes) {
+      // A harvest whose vectors are objects makes 180 KB and more.
+      assertTrue(some < 100_000, child.output);
+    }
+  }
+
+  @Test
+  void harvestsAreComparedWhileTheyWarmUp() {
+    try (HarvestWarmUp harvests = new HarvestWarmUp()) {
+      CheckedBitmapOps right = new ScalarBitmapOps();
+      assertTrue(harvests.run(right, right, 1_000_000_000));
+      CheckedBitmapOps clearsNothing =
+          new ScalarBitmapOps() {
+            @Override
+            void doClearLines(MemorySegment map, long words, MemorySegment lines) {}
+          };
+      assertFalse(harvests.run(clearsNothing, right, 1_000_000_000));
+    }
+  }
+
+  @Test
   void selfTestNoticesEveryWrongKernel() {
     try (SelfTest test = new SelfTest()) {
       assertTrue(test.difference(new ScalarBitmapOps(), Bitmaps.scalar()).isEmpty());
@@ -154,11 +193,16 @@ class BitmapsTest {
 
   /** Says what the gate chose, in a JVM of its own. */
   private static Child run(List<String> options) throws IOException, InterruptedException {
+    return run(options, Choice.class);
+  }
+
+  private static Child run(List<String> options, Class<?> program)
+      throws IOException, InterruptedException {
     List<String> command = new ArrayList<>();
     command.add(Path.of(System.getProperty("java.home"), "bin", "java").toString());
     command.addAll(options);
     String classes = location(Bitmaps.class) + ":" + location(Pages.class);
-    command.addAll(List.of("-cp", classes + ":" + tests(), Choice.class.getName()));
+    command.addAll(List.of("-cp", classes + ":" + tests(), program.getName()));
     Process process = new ProcessBuilder(command).redirectErrorStream(true).start();
     try (InputStream stream = process.getInputStream()) {
       String output = new String(stream.readAllBytes());
@@ -181,6 +225,42 @@ class BitmapsTest {
     public static void main(String[] args) {
       Bitmaps.ops();
       System.out.println("chosen: " + Bitmaps.description());
+    }
+  }
+
+  /** Prints what a hundred harvests allocate, of bitmaps ever denser. */
+  static final class FirstHarvests {
+    public static void main(String[] args) {
+      Bitmaps.warmUp();
+      ThreadMXBean threads = (ThreadMXBean) ManagementFactory.getThreadMXBean();
+      int words = 1 << 16;
+      try (Mapping plane = Mapping.guarded(words * 8L);
+          Mapping summary = Mapping.guarded(words / 8)) {
+        MemorySegment map = plane.segment();
+        RunCursor runs = new RunCursor();
+        SplittableRandom random = Seed.random();
+        for (int bits = 40; bits < 100_000; bits *= 10) {
+          long sum = 0;
+          long allocated = 0;
+          for (int harvest = 0; harvest < 100; harvest++) {
+            for (int i = 0; i < bits; i++) {
+              ScalarBitmapOps.setRange(map, random.nextLong(words * 64L), 1);
+            }
+            long before = threads.getCurrentThreadAllocatedBytes();
+            sum += Bitmaps.ops().summarize(map, words, summary.segment());
+            runs.reset(map, summary.segment(), words * 64L);
+            for (int n = runs.batch(); n > 0; n = runs.batch()) {
+              sum -= runs.length(0);
+            }
+            Bitmaps.ops().clearLines(map, words, summary.segment());
+            allocated += threads.getCurrentThreadAllocatedBytes() - before;
+          }
+          System.out.println("bytes: " + allocated);
+          if (sum == 0) {
+            throw new AssertionError("nothing was harvested");
+          }
+        }
+      }
     }
   }
 
