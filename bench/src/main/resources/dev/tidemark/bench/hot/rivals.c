@@ -230,7 +230,7 @@ static uint64_t summarize(const char *map, long words, uint64_t *lines) {
       named = or(shr(named, 1), _mm512_and_si512(add(counts, _mm512_set1_epi8(0x7f)), tops));
     }
     n = add(n, add(_mm512_and_si512(sums, low16), _mm512_and_si512(shr(sums, 16), low16)));
-    // Byte i of the word has bit i of each byte.
+    // Each lane gets all lanes' bits; then byte i of the word has bit i of each byte.
     named = or(named, _mm512_shuffle_i64x2(named, named, 0x4e));
     named = or(named, _mm512_permutex_epi64(named, 0x4e));
     named = or(named, _mm512_permutex_epi64(named, 0xb1));

@@ -38,7 +38,7 @@ final class HarvestWarmUp implements AutoCloseable {
   private final Mapping memory =
       Mapping.anonymous((SCATTERED.length + ANDED.length + RUNS.length + 1) * (BYTES + 64));
   private final Mapping plane = Mapping.anonymous(FAR);
-  private final Mapping summary = Mapping.anonymous(BYTES >> 6);
+  private final Mapping summary = Mapping.anonymous((BYTES >> 9) + 8);
   private final MemorySegment far = plane.segment();
   private final MemorySegment near = far.asSlice(0, BYTES);
   private final List<MemorySegment> inputs = new ArrayList<>();

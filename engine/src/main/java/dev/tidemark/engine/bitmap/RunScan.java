@@ -24,6 +24,12 @@ final class RunScan {
   /** Words whose edges are listed at a time. */
   static final int LISTING = 64;
 
+  /** How far behind a word with edges in {@link #edges} stands where it begins, in bits. */
+  static final int PLACE = WORDS + 8;
+
+  /** Where the lines that a twin has listed begin in {@link #ends}. */
+  static final int NAMED = ENOUGH + 64 * LISTING + 64;
+
   MemorySegment map;
 
   /** The summary, null if every line is to be looked at. */
@@ -31,9 +37,6 @@ final class RunScan {
 
   /** The bit that {@link #ends} count from. */
   long base;
-
-  /** Where the lines that a twin has listed begin in {@link #ends}. */
-  static final int NAMED = ENOUGH + 64 * LISTING + 64;
 
   /**
    * Where runs start and stop, in turn, with room for LISTING and some; and lines that a twin has
@@ -55,9 +58,6 @@ final class RunScan {
 
   /** The line behind those looked at. */
   long behind;
-
-  /** How far behind a word with edges stands where it begins, in bits. */
-  static final int PLACE = WORDS + 8;
 
   /** Words with edges, with room for a vector; and where each begins. */
   final long[] edges = new long[2 * PLACE];

@@ -280,7 +280,7 @@ final class VectorBitmapOps extends CheckedBitmapOps {
   @Override
   void doClearLines(MemorySegment map, long words, MemorySegment lines) {
     long whole = words >>> 3;
-    VectorLines.clearWholeLines(map, whole, lines);
+    summaries.clearWholeLines(map, whole, lines);
     if ((words & 7) != 0 && ScalarBitmapOps.anyRange(lines, whole, 1)) {
       ScalarBitmapOps.clearRange(map, whole << 9, (words & 7) << 6);
     }

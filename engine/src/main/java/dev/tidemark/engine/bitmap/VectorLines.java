@@ -22,9 +22,9 @@ import jdk.incubator.vector.VectorOperators;
 
 /**
  * Summaries, a bit a line: made here, and bitmaps cleared and merged by them. Large ones are made
- * by two threads.
+ * and cleared by two threads.
  */
-final class VectorLines implements SecondThread.Pass {
+final class VectorLines {
   private static final long TOPS = 0x8080808080808080L;
   private static final long LOW_16 = 0x0000FFFF0000FFFFL;
   private static final long LOW_32 = 0xFFFFFFFFL;
@@ -35,9 +35,6 @@ final class VectorLines implements SecondThread.Pass {
    */
   private static final long MOST = 16 << 20;
 
-  /** From so many lines on, of 64, clearing them is counted. */
-  private static final int MANY = 8;
-
   private static final long ONES = 0x0101010101010101L;
 
   /**
@@ -45,6 +42,11 @@ final class VectorLines implements SecondThread.Pass {
    */
   private static final ValueLayout.OfLong UNCHECKED = ValueLayout.JAVA_LONG_UNALIGNED.withOrder(LE);
 
+  /** To clear fewer lines than this takes one thread no longer than to wake another. */
+  private static final long WORTHWHILE = 1 << 15;
+
+  private final SecondThread.Pass summarizing = this::summarizePart;
+  private final SecondThread.Pass clearing = this::clearPart;
   private long map;
   private long lines;
 
@@ -62,18 +64,31 @@ final class VectorLines implements SecondThread.Pass {
     if (second == null) {
       return summarizeAll(map.address(), bytes, lines.address());
     }
+    return share(second, summarizing, map, bytes, lines);
+  }
+
+  private long share(
+      SecondThread second,
+      SecondThread.Pass pass,
+      MemorySegment map,
+      long bytes,
+      MemorySegment by) {
     this.map = map.address();
-    this.lines = lines.address();
+    lines = by.address();
     try {
-      return second.run(this, bytes);
+      return second.run(pass, bytes);
     } finally {
       second.release();
     }
   }
 
-  @Override
-  public long part(long from, long end) {
+  private long summarizePart(long from, long end) {
     return summarizeAll(map + from, end - from, lines + (from >>> 9));
+  }
+
+  private long clearPart(long from, long end) {
+    clearByAddress(map + from, end - from >>> 6, lines + (from >>> 9));
+    return 0;
   }
 
   /** Any number of bytes. */
@@ -165,19 +180,27 @@ final class VectorLines implements SecondThread.Pass {
    *
    * @param count how many whole lines the bitmap has
    */
-  static void clearWholeLines(MemorySegment map, long count, MemorySegment lines) {
-    boolean open = BYTES == LINE && map.scope() == ENDLESS && lines.scope() == ENDLESS;
-    long body = open ? count & -64 : 0;
+  void clearWholeLines(MemorySegment map, long count, MemorySegment lines) {
+    boolean byAddress = BYTES == LINE && map.scope() == ENDLESS && lines.scope() == ENDLESS;
+    long body = byAddress ? count & -64 : 0;
     // By address last: if C2 inlines it, what is used behind its loop takes its registers.
     if (body != count) {
       clearParts(map, body, count, lines);
     }
-    clearByAddress(map.address(), body, lines.address());
+    SecondThread second = SecondThread.take(body << 6, map, lines);
+    if (second == null) {
+      clearByAddress(map.address(), body, lines.address());
+    } else if (ScalarBitmapOps.cardinalityRange(lines, 0, body) < WORTHWHILE) {
+      second.release();
+      clearByAddress(map.address(), body, lines.address());
+    } else {
+      share(second, clearing, map, body << 6, lines);
+    }
   }
 
   /**
-   * Where a vector is a line. Many lines are counted, as C2 clears four a round then, with one look
-   * at the safepoint; for few that takes longer.
+   * Where a vector is a line, by address. Eight lines a round have one look at the safepoint, not
+   * eight; and so long a method C2 does not inline where registers are short.
    */
   private static void clearByAddress(long map, long count, long lines) {
     LongVector zero = LongVector.zero(SPECIES);

@@ -5,6 +5,7 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertNotNull;
 import static org.junit.jupiter.api.Assertions.assertNull;
 import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import com.sun.management.ThreadMXBean;
 import dev.tidemark.ffm.Mapping;
@@ -115,6 +116,14 @@ class SecondThreadTest {
           scalar.summarize(theirs.segment(), words, theirLines.segment()),
           ops.summarize(mine.segment(), words, lines.segment()));
       assertEquals(-1, lines.segment().mismatch(theirLines.segment()));
+      // Lines that nobody names keep what they have.
+      for (long word = 0; word < words; word += 4099) {
+        lines.segment().set(WORD, word >>> 9 << 3, 0);
+      }
+      scalar.clearLines(theirs.segment(), words, lines.segment());
+      ops.clearLines(mine.segment(), words, lines.segment());
+      assertEquals(-1, mine.segment().mismatch(theirs.segment()));
+      assertTrue(ops.any(mine.segment(), 0, bits));
       mine.segment().fill((byte) 0);
       assertEquals(
           scalar.cardinality(src, 64, bits - 64),
@@ -128,6 +137,8 @@ class SecondThreadTest {
         long own = threads.getCurrentThreadAllocatedBytes();
         long _ = ops.summarize(mine.segment(), words, lines.segment());
         long _ = ops.orCount(mine.segment(), 0, src, 0, bits);
+        lines.segment().fill((byte) -1);
+        ops.clearLines(mine.segment(), words, lines.segment());
         allocated = threads.getCurrentThreadAllocatedBytes() - own;
       }
       assertEquals(0, allocated);
