@@ -42,7 +42,7 @@ final class VectorLines {
    */
   private static final ValueLayout.OfLong UNCHECKED = ValueLayout.JAVA_LONG_UNALIGNED.withOrder(LE);
 
-  /** To clear fewer lines than this takes one thread no longer than to wake another. */
+  /** One thread clears fewer lines than this: to wake another costs half of what it would save. */
   private static final long WORTHWHILE = 1 << 15;
 
   private final SecondThread.Pass summarizing = this::summarizePart;
@@ -187,11 +187,10 @@ final class VectorLines {
     if (body != count) {
       clearParts(map, body, count, lines);
     }
-    SecondThread second = SecondThread.take(body << 6, map, lines);
+    boolean many =
+        body >= WORTHWHILE && ScalarBitmapOps.cardinalityRange(lines, 0, body) >= WORTHWHILE;
+    SecondThread second = many ? SecondThread.take(body << 6, map, lines) : null;
     if (second == null) {
-      clearByAddress(map.address(), body, lines.address());
-    } else if (ScalarBitmapOps.cardinalityRange(lines, 0, body) < WORTHWHILE) {
-      second.release();
       clearByAddress(map.address(), body, lines.address());
     } else {
       share(second, clearing, map, body << 6, lines);

@@ -231,6 +231,8 @@ class BitmapsTest {
   /** Prints what a hundred harvests allocate, of bitmaps ever denser. */
   static final class FirstHarvests {
     public static void main(String[] args) {
+      // Twice: on a busy machine the compiler may be late, and the first is not to wait for long.
+      Bitmaps.warmUp();
       Bitmaps.warmUp();
       ThreadMXBean threads = (ThreadMXBean) ManagementFactory.getThreadMXBean();
       int words = 1 << 16;
