@@ -277,10 +277,10 @@ static void clear_lines(char *map, long words, const uint64_t *lines) {
 }
 
 #define ENOUGH 1024
-#define LINES 64          // Looked at before what is in them is listed.
-#define LISTING 64        // Words whose edges are listed at a time.
+#define LINES 128         // Looked at before what is in them is listed.
+#define LISTING 128       // Words whose edges are listed at a time.
 #define WORDS (9 * LINES) // With edges in those: in each line, and one behind it.
-#define NAMING 24         // Words of a summary listed at a time, and 7 more.
+#define NAMING 56         // Words of a summary listed at a time, and 7 more.
 #define FAR (1 << 20)     // Larger bitmaps are out of cache.
 #define MANY 8
 

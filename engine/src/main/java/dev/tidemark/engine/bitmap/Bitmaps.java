@@ -114,7 +114,7 @@ public final class Bitmaps {
     if (ops == SCALAR) {
       return System.nanoTime() - start;
     }
-    try (SelfTest test = new SelfTest();
+    try (SelfTest test = SelfTest.ofManyWords();
         HarvestWarmUp harvests = new HarvestWarmUp()) {
       test.warmUp(ops, WARM_UP_ROUNDS, WARM_UP_LIMIT);
       Optional<String> failure = test.difference(ops, SCALAR);
@@ -151,7 +151,7 @@ public final class Bitmaps {
       if (Twin.width() < MIN_WIDTH) {
         return "vectors of " + Twin.width() + " bit are no faster";
       }
-      try (SelfTest test = new SelfTest()) {
+      try (SelfTest test = SelfTest.ofFewWords()) {
         return test.difference(Twin.vector(), SCALAR)
             .map(kernel -> "self-test: the vector twin of " + kernel + " is wrong")
             .orElse(null);

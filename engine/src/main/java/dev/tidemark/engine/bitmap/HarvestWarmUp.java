@@ -16,8 +16,8 @@ import java.util.Random;
  * scattered and in runs, of whole blocks of lines and not, in cache and out of it.
  */
 final class HarvestWarmUp implements AutoCloseable {
-  /** Some vectors of a summary; and with them a word of it, a line more, and a part of one. */
-  private static final int WHOLE_WORDS = 3 * 512 * 8;
+  /** A vector of a summary; and with it a word of it, a line more, and a part of one. */
+  private static final int WHOLE_WORDS = 512 * 8;
 
   private static final int ODD_WORDS = WHOLE_WORDS + (64 + 1) * 8 + 3;
 
@@ -35,13 +35,18 @@ final class HarvestWarmUp implements AutoCloseable {
   /** So many rounds without garbage, and each kind was met by compiled code. */
   private static final int QUIET_ROUNDS = 3;
 
-  private final Mapping memory =
-      Mapping.anonymous((SCATTERED.length + ANDED.length + RUNS.length + 1) * (BYTES + 64));
+  private static final int KINDS = SCATTERED.length + ANDED.length + RUNS.length + 1;
+
+  /** Bytes of the bitmap that has some of each kind. */
+  private static final long ALL = KINDS * WHOLE_WORDS * 8L;
+
+  private final Mapping memory = Mapping.anonymous(KINDS * (BYTES + 64) + ALL);
   private final Mapping plane = Mapping.anonymous(FAR);
-  private final Mapping summary = Mapping.anonymous((BYTES >> 9) + 8);
+  private final Mapping summary = Mapping.anonymous(FAR >> 9);
   private final MemorySegment far = plane.segment();
-  private final MemorySegment near = far.asSlice(0, BYTES);
+  private final MemorySegment near = far.asSlice(0, ALL);
   private final List<MemorySegment> inputs = new ArrayList<>();
+  private final MemorySegment all;
 
   HarvestWarmUp() {
     SegmentAllocator slices = SegmentAllocator.slicingAllocator(memory.segment());
@@ -79,6 +84,11 @@ final class HarvestWarmUp implements AutoCloseable {
       ScalarBitmapOps.setRange(input, end - 5, 5);
     }
     inputs.add(input);
+    all = slices.allocate(ALL, 64);
+    for (int kind = 0; kind < KINDS; kind++) {
+      long some = WHOLE_WORDS * 8L;
+      MemorySegment.copy(inputs.get(kind), 0, all, kind * some, some);
+    }
   }
 
   /**
@@ -108,8 +118,9 @@ final class HarvestWarmUp implements AutoCloseable {
     long sum = 0;
     for (MemorySegment input : inputs) {
       sum = sum * 31 + harvest(ops, runs, input, near, ODD_WORDS);
-      sum = sum * 31 + harvest(ops, runs, input, far, WHOLE_WORDS);
     }
+    sum = sum * 31 + harvest(ops, runs, all, near, ALL >> 3);
+    sum = sum * 31 + harvest(ops, runs, all, far, ALL >> 3);
     return sum;
   }
 

@@ -9,11 +9,14 @@ import java.util.Optional;
 
 /** Small inputs that take every way through every kernel, to compare the twins and to warm up. */
 final class SelfTest implements AutoCloseable {
-  /** Words of the bitmaps: a whole word of a summary, and an edge. */
-  private static final int WORDS = 512 + 8 + 3;
+  /** Words behind the whole ones: a line of a summary's word that is not whole, and an edge. */
+  private static final int ODD_WORDS = 8 + 3;
 
-  private static final long BITS = WORDS * 64L;
-  private static final long BYTES = WORDS * 8L;
+  /** What has to be quick, as it runs interpreted at start-up: a word of a summary. */
+  private static final int SHORT = 512;
+
+  /** Four of the stretches after which merges look whether the source was clean. */
+  private static final int LONG = 4 * 2048;
 
   /** Where the ranges start: on words, shifted, and shifted with an edge. */
   private static final int[][] STARTS = {{0, 0}, {64, 3}, {61, 7}};
@@ -68,25 +71,25 @@ final class SelfTest implements AutoCloseable {
         (ops, maps, dstBit, srcBit, bits) -> ops.nextClear(maps.src, srcBit, srcBit + bits)),
     new Named("zeroPages", (ops, maps, dstBit, srcBit, bits) -> ops.zeroPages(maps.src, srcBit, 1)),
     new Named(
+        "orLines",
+        (ops, maps, dstBit, srcBit, bits) -> {
+          ops.summarize(maps.src, maps.words, maps.lines);
+          return ops.orLines(maps.dst, maps.src, maps.words, maps.lines);
+        }),
+    new Named(
         "summarize",
-        (ops, maps, dstBit, srcBit, bits) -> ops.summarize(maps.src, WORDS, maps.lines)),
+        (ops, maps, dstBit, srcBit, bits) -> ops.summarize(maps.src, maps.words, maps.lines)),
     new Named(
         "clearLines",
         (ops, maps, dstBit, srcBit, bits) -> {
-          ops.summarize(maps.src, WORDS, maps.lines);
-          ops.clearLines(maps.src, WORDS, maps.lines);
+          ops.summarize(maps.src, maps.words, maps.lines);
+          ops.clearLines(maps.src, maps.words, maps.lines);
           return 0;
-        }),
-    new Named(
-        "orLines",
-        (ops, maps, dstBit, srcBit, bits) -> {
-          ops.summarize(maps.src, WORDS, maps.lines);
-          return ops.orLines(maps.dst, maps.src, WORDS, maps.lines);
         }),
     new Named(
         "listRuns",
         (ops, maps, dstBit, srcBit, bits) -> {
-          ops.summarize(maps.src, WORDS, maps.lines);
+          ops.summarize(maps.src, maps.words, maps.lines);
           RunCursor runs = maps.runs;
           runs.reset(maps.src, maps.lines, bits);
           long sum = 0;
@@ -107,19 +110,20 @@ final class SelfTest implements AutoCloseable {
     final MemorySegment dst;
     final MemorySegment src;
     final MemorySegment lines;
+    final int words;
     RunCursor runs;
 
-    Maps(SegmentAllocator memory) {
-      dst = memory.allocate(BYTES, 64);
-      src = memory.allocate(BYTES, 64);
-      lines = memory.allocate(2 * 8L, 64);
+    Maps(SegmentAllocator memory, int words) {
+      this.words = words;
+      dst = memory.allocate(words * 8L, 64);
+      src = memory.allocate(words * 8L, 64);
+      lines = memory.allocate((words / 512 + 1) * 8L, 64);
     }
 
     void fill(MemorySegment source, MemorySegment target) {
-      MemorySegment.copy(source, 0, src, 0, BYTES);
-      MemorySegment.copy(target, 0, dst, 0, BYTES);
-      lines.set(CheckedBitmapOps.WORD, 0, 0x5a5a5a5a5a5a5a5aL);
-      lines.set(CheckedBitmapOps.WORD, 8, 0x5a5a5a5a5a5a5a5aL);
+      src.copyFrom(source);
+      dst.copyFrom(target);
+      lines.fill((byte) 0x5a);
     }
 
     boolean equal(Maps other) {
@@ -131,22 +135,34 @@ final class SelfTest implements AutoCloseable {
 
   private static final int PATTERNS = 5;
 
+  private final int words;
   private final Mapping memory;
   private final MemorySegment[] patterns = new MemorySegment[PATTERNS];
   private final Maps mine;
   private final Maps theirs;
 
-  SelfTest() {
-    memory = Mapping.anonymous((PATTERNS + 6) * (BYTES + 64));
+  private SelfTest(int words) {
+    this.words = words;
+    memory = Mapping.anonymous((PATTERNS + 6) * (words * 8L + 64));
     SegmentAllocator slices = SegmentAllocator.slicingAllocator(memory.segment());
-    mine = new Maps(slices);
-    theirs = new Maps(slices);
+    mine = new Maps(slices, words);
+    theirs = new Maps(slices, words);
     for (int pattern = 0; pattern < PATTERNS; pattern++) {
-      patterns[pattern] = slices.allocate(BYTES, 64);
-      for (int i = 0; i < WORDS; i++) {
+      patterns[pattern] = slices.allocate(words * 8L, 64);
+      for (int i = 0; i < words; i++) {
         patterns[pattern].set(CheckedBitmapOps.WORD, i * 8L, word(pattern, i));
       }
     }
+  }
+
+  /** For the gate. */
+  static SelfTest ofFewWords() {
+    return new SelfTest(SHORT + ODD_WORDS);
+  }
+
+  /** To warm up, and for compiled code. */
+  static SelfTest ofManyWords() {
+    return new SelfTest(LONG + ODD_WORDS);
   }
 
   @Override
@@ -154,14 +170,14 @@ final class SelfTest implements AutoCloseable {
     memory.close();
   }
 
-  /** Clean, clean up to the last line, full, a few lines with bits, and all mixed. */
-  private static long word(int pattern, int index) {
+  /** Clean, clean for long, few words with bits, full, and all mixed. */
+  private long word(int pattern, int index) {
     long mixed = (index + 1) * 0x9E3779B97F4A7C15L;
     return switch (pattern) {
       case 0 -> 0;
-      case 1 -> index < 512 ? 0 : mixed;
-      case 2 -> -1;
-      case 3 -> index % 19 == 0 ? mixed : 0;
+      case 1 -> index == LONG / 4 + 512 || index >= Math.min(words, LONG) - 64 ? mixed : 0;
+      case 2 -> index % 19 == 0 ? mixed : 0;
+      case 3 -> -1;
       default -> mixed >>> 32 | mixed << 32;
     };
   }
@@ -191,9 +207,9 @@ final class SelfTest implements AutoCloseable {
     return new RunCursor(ops instanceof CheckedBitmapOps twin ? twin : new ScalarBitmapOps());
   }
 
-  /** Short, because this runs interpreted at start-up; but a clean source has to be skipped. */
-  private static long bits(int pattern) {
-    return pattern < 2 ? BITS - 70 : 28 * 512 + 70;
+  /** Short where it can be; but what is clean has to be skipped, and what is not to go on. */
+  private long bits(int pattern) {
+    return pattern < 3 ? words * 64L - 70 : 28 * 512 + 70;
   }
 
   /**

@@ -216,7 +216,7 @@ final class VectorLines {
         continue;
       }
       long line;
-      for (int some = Long.bitCount(left); some >= 8; some -= 8) {
+      for (int some = Long.bitCount(left); some > 7; some -= 8) {
         line = block + ((long) Long.numberOfTrailingZeros(left) << 6);
         zero.intoMemorySegment(ALL, line & Long.MAX_VALUE >>> 2, LE);
         left &= left - 1;

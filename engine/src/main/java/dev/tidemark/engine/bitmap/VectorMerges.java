@@ -71,7 +71,7 @@ final class VectorMerges implements SecondThread.Pass {
   private static long skipClean(MemorySegment src, long s, long i, long bytes) {
     guard(src);
     long next = i;
-    while (next <= bytes - 2 * PAIR) {
+    while (next < bytes - 2 * PAIR + 1) {
       long at = s + next;
       LongVector low =
           fromMemorySegment(SPECIES, src, at, LE)
@@ -127,7 +127,7 @@ final class VectorMerges implements SecondThread.Pass {
         all = all.or(in);
       }
       if (!all.compare(NE, 0).anyTrue()) {
-        while (i <= bytes - 2 * PAIR) {
+        while (i < bytes - 2 * PAIR + 1) {
           LongVector low =
               fromMemorySegment(SPECIES, src, s + i, LE)
                   .or(fromMemorySegment(SPECIES, src, s + i + BYTES, LE));
@@ -194,7 +194,7 @@ final class VectorMerges implements SecondThread.Pass {
         all = all.or(in);
       }
       if (!all.compare(NE, 0).anyTrue()) {
-        while (i <= bytes - 2 * PAIR) {
+        while (i < bytes - 2 * PAIR + 1) {
           LongVector low =
               fromMemorySegment(SPECIES, src, s + i, LE)
                   .or(fromMemorySegment(SPECIES, src, s + i + BYTES, LE));
@@ -270,7 +270,7 @@ final class VectorMerges implements SecondThread.Pass {
         all = all.or(in);
       }
       if (!all.compare(NE, 0).anyTrue()) {
-        while (i <= bytes - 2 * PAIR) {
+        while (i < bytes - 2 * PAIR + 1) {
           LongVector low =
               fromMemorySegment(SPECIES, src, s + i, LE)
                   .or(fromMemorySegment(SPECIES, src, s + i + BYTES, LE));
@@ -328,7 +328,7 @@ final class VectorMerges implements SecondThread.Pass {
         all = all.or(in);
       }
       if (!all.compare(NE, 0).anyTrue()) {
-        while (i <= bytes - 2 * PAIR) {
+        while (i < bytes - 2 * PAIR + 1) {
           LongVector low =
               fromMemorySegment(SPECIES, src, s + i, LE)
                   .or(fromMemorySegment(SPECIES, src, s + i + BYTES, LE));

@@ -223,12 +223,14 @@ final class VectorRuns {
 
   /**
    * Lists the places of the edges in words that were collected, all of a word's at once. Three
-   * words a round: so much C2 does not inline where registers are short.
+   * words a round: so much C2 does not inline where registers are short. Loops here and elsewhere
+   * end with {@code <}: compiled code gives up for good where one with {@code <=} begins at its
+   * limit.
    */
   private static int listWords(long[] edges, int from, int to, long base, int[] ends, int before) {
     int n = before;
     int i = from;
-    for (; i <= to - 3; i += 3) {
+    for (; i < to - 2; i += 3) {
       long a = edges[i];
       long b = edges[i + 1];
       long c = edges[i + 2];

@@ -1,6 +1,7 @@
 package dev.tidemark.engine.bitmap;
 
 import static java.lang.foreign.ValueLayout.JAVA_BYTE;
+import static java.lang.foreign.ValueLayout.JAVA_LONG;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertSame;
@@ -115,9 +116,18 @@ class BitmapsTest {
 
   @Test
   void theFirstHarvestsAfterTheWarmUpMakeNoGarbage() throws Exception {
+    assertMakesNoGarbage(FirstHarvests.class, 4);
+  }
+
+  @Test
+  void theFirstMergesAfterTheWarmUpMakeNoGarbage() throws Exception {
+    assertMakesNoGarbage(FirstMerges.class, 3);
+  }
+
+  private static void assertMakesNoGarbage(Class<?> program, int lines) throws Exception {
     String flags = "@" + Path.of(System.getProperty("tidemark.root"), "jdk-flags.txt");
     String seed = "-Dtidemark.seed=" + Long.getLong("tidemark.seed", System.nanoTime());
-    Child child = run(List.of(flags, seed), FirstHarvests.class);
+    Child child = run(List.of(flags, seed), program);
     assertEquals(0, child.status, child.output);
     long[] bytes =
         child
@@ -126,10 +136,10 @@ class BitmapsTest {
             .filter(line -> line.startsWith("bytes: "))
             .mapToLong(line -> Long.parseLong(line.substring(7)))
             .toArray();
-    assertEquals(4, bytes.length, child.output);
+    assertEquals(lines, bytes.length, child.output);
     for (long some : bytes) {
-      // A harvest whose vectors are objects makes 180 KB and more.
-      assertTrue(some < 100_000, child.output);
+      // A harvest or merge whose vectors are objects makes 80 KB and more.
+      assertTrue(some < 50_000, child.output);
     }
   }
 
@@ -149,7 +159,7 @@ class BitmapsTest {
 
   @Test
   void selfTestNoticesEveryWrongKernel() {
-    try (SelfTest test = new SelfTest()) {
+    try (SelfTest test = SelfTest.ofFewWords()) {
       assertTrue(test.difference(new ScalarBitmapOps(), Bitmaps.scalar()).isEmpty());
       for (Method method : BitmapOps.class.getMethods()) {
         assertTrue(
@@ -225,6 +235,41 @@ class BitmapsTest {
     public static void main(String[] args) {
       Bitmaps.ops();
       System.out.println("chosen: " + Bitmaps.description());
+    }
+  }
+
+  /** Prints what merges of all lengths allocate, of sources that are clean, full and in between. */
+  static final class FirstMerges {
+    public static void main(String[] args) {
+      Bitmaps.warmUp();
+      Bitmaps.warmUp();
+      ThreadMXBean threads = (ThreadMXBean) ManagementFactory.getThreadMXBean();
+      BitmapOps ops = Bitmaps.ops();
+      int lines = 1200;
+      try (Mapping from = Mapping.guarded((lines + 1) * 64L);
+          Mapping to = Mapping.guarded((lines + 1) * 64L)) {
+        MemorySegment src = from.segment();
+        MemorySegment dst = to.segment();
+        for (int every : new int[] {lines + 1, 1, 500}) {
+          long before = threads.getCurrentThreadAllocatedBytes();
+          for (int n = 1; n <= lines; n++) {
+            long bits = n * 512L - n % 3 * 64;
+            for (int line = every - 1; line <= lines; line += every) {
+              src.set(JAVA_LONG, line * 64L, -1);
+            }
+            ops.or(dst, 0, src, 0, bits);
+            ops.or(dst, 61, src, 7, bits);
+            ops.orCount(dst, 0, src, 0, bits);
+            ops.orCount(dst, 64, src, 3, bits);
+            ops.andNot(dst, 0, src, 0, bits);
+            ops.cardinality(src, 0, bits);
+            ops.orCountClear(dst, 64, src, 3, bits);
+            ops.orCountClear(dst, 0, src, 0, bits);
+            ops.any(src, 0, bits);
+          }
+          System.out.println("bytes: " + (threads.getCurrentThreadAllocatedBytes() - before));
+        }
+      }
     }
   }
 
