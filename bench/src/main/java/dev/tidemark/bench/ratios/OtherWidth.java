@@ -1,5 +1,9 @@
 package dev.tidemark.bench.ratios;
 
+import static java.lang.foreign.ValueLayout.ADDRESS;
+import static java.lang.foreign.ValueLayout.JAVA_INT;
+import static java.lang.foreign.ValueLayout.JAVA_LONG;
+
 import dev.tidemark.bench.hot.BitmapInput;
 import dev.tidemark.bench.hot.HarvestPath;
 import dev.tidemark.bench.hot.MergePath;
@@ -13,6 +17,12 @@ import java.io.IOException;
 import java.io.InputStreamReader;
 import java.io.PrintWriter;
 import java.io.UncheckedIOException;
+import java.lang.foreign.Arena;
+import java.lang.foreign.FunctionDescriptor;
+import java.lang.foreign.Linker;
+import java.lang.foreign.MemorySegment;
+import java.lang.foreign.SymbolLookup;
+import java.lang.invoke.MethodHandle;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -82,8 +92,38 @@ final class OtherWidth implements AutoCloseable {
     }
   }
 
+  /**
+   * Keeps this thread on the first processor it may use (sched_setaffinity(2)). Two such processes
+   * would settle on two, of which one may be slower for minutes: what shares its core is elsewhere.
+   */
+  @SuppressWarnings("restricted")
+  private static void stayOnOneProcessor() {
+    Linker linker = Linker.nativeLinker();
+    FunctionDescriptor type = FunctionDescriptor.of(JAVA_INT, JAVA_INT, JAVA_LONG, ADDRESS);
+    SymbolLookup libc = linker.defaultLookup();
+    try (Arena arena = Arena.ofConfined()) {
+      MemorySegment mask = arena.allocate(128, 8);
+      MethodHandle get = linker.downcallHandle(libc.findOrThrow("sched_getaffinity"), type);
+      MethodHandle set = linker.downcallHandle(libc.findOrThrow("sched_setaffinity"), type);
+      check((int) get.invokeExact(0, mask.byteSize(), mask), "sched_getaffinity");
+      long first = Bitmaps.scalar().nextSet(mask, 0, mask.byteSize() * 8);
+      mask.fill((byte) 0);
+      Bitmaps.scalar().set(mask, first, 1);
+      check((int) set.invokeExact(0, mask.byteSize(), mask), "sched_setaffinity");
+    } catch (Throwable e) {
+      throw new IllegalStateException("cannot stay on one processor", e);
+    }
+  }
+
+  private static void check(int result, String call) {
+    if (result < 0) {
+      throw new IllegalStateException(call + "(this thread) failed");
+    }
+  }
+
   /** Answers each name of an operation with the nanoseconds it takes. */
   public static void main(String[] arguments) throws IOException {
+    stayOnOneProcessor();
     BitmapInput input = new BitmapInput(0.01, false);
     Bitmaps.warmUp();
     try (MergePath merge = new MergePath(512 << 10, input);
@@ -102,7 +142,8 @@ final class OtherWidth implements AutoCloseable {
               "zero pages", new Side(null, zero::tidemark, 1));
       Interleaved warm = new Interleaved(1, 3_000_000, 300_000_000);
       Interleaved measure = new Interleaved(1, 3_000_000, 0);
-      sides.values().forEach(side -> nanos(warm, side));
+      // In the same order in each process, as what was compiled last depends on it.
+      OPERATIONS.keySet().forEach(name -> nanos(warm, sides.get(name)));
       System.out.println(Bitmaps.description());
       BufferedReader questions = new BufferedReader(new InputStreamReader(System.in));
       for (String name = questions.readLine(); name != null; name = questions.readLine()) {

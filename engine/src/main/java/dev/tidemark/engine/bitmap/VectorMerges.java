@@ -27,6 +27,9 @@ final class VectorMerges implements SecondThread.Pass {
    */
   private static final long STRETCH = 16384;
 
+  /** Bytes whose bits' number, and theirs, are halves of a long. */
+  private static final long MOST = 1 << 28;
+
   private boolean clear;
   private MemorySegment dst;
   private long d;
@@ -87,6 +90,27 @@ final class VectorMerges implements SecondThread.Pass {
     return next;
   }
 
+  /** The same for a shifted source, whose vectors end with a word of the next one. */
+  private static long skipCleanShifted(MemorySegment src, long s, long i, long bytes) {
+    guard(src);
+    long next = i;
+    while (next < bytes - 2 * PAIR + 1) {
+      long at = s + next;
+      LongVector low =
+          fromMemorySegment(SPECIES, src, at, LE)
+              .or(fromMemorySegment(SPECIES, src, at + BYTES, LE));
+      LongVector high =
+          fromMemorySegment(SPECIES, src, at + PAIR, LE)
+              .or(fromMemorySegment(SPECIES, src, at + PAIR + BYTES, LE));
+      LongVector last = fromMemorySegment(SPECIES, src, at + PAIR + BYTES + 8, LE);
+      if (low.or(high).or(last).compare(NE, 0).anyTrue()) {
+        break;
+      }
+      next += 2 * PAIR;
+    }
+    return next;
+  }
+
   static void orAligned(MemorySegment dst, long d, MemorySegment src, long s, long bytes) {
     guard(dst);
     guard(src);
@@ -105,16 +129,28 @@ final class VectorMerges implements SecondThread.Pass {
     }
   }
 
-  /**
-   * Here and in its kin the scan over what is clean stands in the method. C2 inlines a method of
-   * its own there by chance only, and a call beside the merging loop makes that slower by 40 %.
-   */
   static void orShifted(
+      MemorySegment dst, long d, MemorySegment src, long s, long bytes, int shift) {
+    long i = 0;
+    while (i < bytes) {
+      i += orShiftedStretches(dst, d + i, src, s + i, bytes - i, shift);
+      i = skipCleanShifted(src, s, i, bytes);
+    }
+  }
+
+  /**
+   * Here and in its kin: until a stretch was clean, or to the end. With the scan over what is clean
+   * beside its loop C2 has too few registers.
+   *
+   * @return how many bytes were merged; of those that count, below how many bits were new
+   */
+  private static long orShiftedStretches(
       MemorySegment dst, long d, MemorySegment src, long s, long bytes, int shift) {
     guard(dst);
     guard(src);
     long i = 0;
-    while (i < bytes) {
+    boolean dirty = true;
+    while (dirty && i < bytes) {
       LongVector all = LongVector.zero(SPECIES);
       long stop = Math.min(i + STRETCH, bytes);
       for (; i < stop; i += BYTES) {
@@ -126,24 +162,9 @@ final class VectorMerges implements SecondThread.Pass {
         fromMemorySegment(SPECIES, dst, d + i, LE).or(in).intoMemorySegment(dst, d + i, LE);
         all = all.or(in);
       }
-      if (!all.compare(NE, 0).anyTrue()) {
-        while (i < bytes - 2 * PAIR + 1) {
-          LongVector low =
-              fromMemorySegment(SPECIES, src, s + i, LE)
-                  .or(fromMemorySegment(SPECIES, src, s + i + BYTES, LE));
-          LongVector high =
-              fromMemorySegment(SPECIES, src, s + i + PAIR, LE)
-                  .or(fromMemorySegment(SPECIES, src, s + i + PAIR + BYTES, LE));
-          if (low.or(high)
-              .or(fromMemorySegment(SPECIES, src, s + i + PAIR + BYTES + 8, LE))
-              .compare(NE, 0)
-              .anyTrue()) {
-            break;
-          }
-          i += 2 * PAIR;
-        }
-      }
+      dirty = all.compare(NE, 0).anyTrue();
     }
+    return i;
   }
 
   private static long orCountAligned(
@@ -175,11 +196,25 @@ final class VectorMerges implements SecondThread.Pass {
 
   static long orCountShifted(
       MemorySegment dst, long d, MemorySegment src, long s, long bytes, int shift) {
+    long count = 0;
+    long i = 0;
+    while (i < bytes) {
+      long some = Math.min(bytes - i, MOST);
+      long result = orCountShiftedStretches(dst, d + i, src, s + i, some, shift);
+      count += result >>> 32;
+      i = skipCleanShifted(src, s, i + (int) result, bytes);
+    }
+    return count;
+  }
+
+  private static long orCountShiftedStretches(
+      MemorySegment dst, long d, MemorySegment src, long s, long bytes, int shift) {
     guard(dst);
     guard(src);
     LongVector count = LongVector.zero(SPECIES);
     long i = 0;
-    while (i < bytes) {
+    boolean dirty = true;
+    while (dirty && i < bytes) {
       LongVector all = LongVector.zero(SPECIES);
       long stop = Math.min(i + STRETCH, bytes);
       for (; i < stop; i += BYTES) {
@@ -193,25 +228,9 @@ final class VectorMerges implements SecondThread.Pass {
         count = count.add(in.and(old.not()).lanewise(BIT_COUNT));
         all = all.or(in);
       }
-      if (!all.compare(NE, 0).anyTrue()) {
-        while (i < bytes - 2 * PAIR + 1) {
-          LongVector low =
-              fromMemorySegment(SPECIES, src, s + i, LE)
-                  .or(fromMemorySegment(SPECIES, src, s + i + BYTES, LE));
-          LongVector high =
-              fromMemorySegment(SPECIES, src, s + i + PAIR, LE)
-                  .or(fromMemorySegment(SPECIES, src, s + i + PAIR + BYTES, LE));
-          if (low.or(high)
-              .or(fromMemorySegment(SPECIES, src, s + i + PAIR + BYTES + 8, LE))
-              .compare(NE, 0)
-              .anyTrue()) {
-            break;
-          }
-          i += 2 * PAIR;
-        }
-      }
+      dirty = all.compare(NE, 0).anyTrue();
     }
-    return count.reduceLanes(VectorOperators.ADD);
+    return count.reduceLanes(VectorOperators.ADD) << 32 | i;
   }
 
   private static long orCountClearAligned(
@@ -246,14 +265,30 @@ final class VectorMerges implements SecondThread.Pass {
 
   static long orCountClearShifted(
       MemorySegment dst, long d, MemorySegment src, long s, long bytes, int shift) {
-    guard(dst);
-    guard(src);
     long below = (1L << shift) - 1;
     long outside = src.get(CheckedBitmapOps.WORD, s) & below;
+    long count = 0;
+    long i = 0;
+    while (i < bytes) {
+      long some = Math.min(bytes - i, MOST);
+      long result = orCountClearShiftedStretches(dst, d + i, src, s + i, some, shift);
+      count += result >>> 32;
+      i = skipCleanShifted(src, s, i + (int) result, bytes);
+    }
+    src.set(CheckedBitmapOps.WORD, s, src.get(CheckedBitmapOps.WORD, s) | outside);
+    src.set(CheckedBitmapOps.WORD, s + bytes, src.get(CheckedBitmapOps.WORD, s + bytes) & ~below);
+    return count;
+  }
+
+  private static long orCountClearShiftedStretches(
+      MemorySegment dst, long d, MemorySegment src, long s, long bytes, int shift) {
+    guard(dst);
+    guard(src);
     LongVector zero = LongVector.zero(SPECIES);
     LongVector count = LongVector.zero(SPECIES);
     long i = 0;
-    while (i < bytes) {
+    boolean dirty = true;
+    while (dirty && i < bytes) {
       LongVector all = LongVector.zero(SPECIES);
       long stop = Math.min(i + STRETCH, bytes);
       for (; i < stop; i += BYTES) {
@@ -269,27 +304,9 @@ final class VectorMerges implements SecondThread.Pass {
         count = count.add(in.and(old.not()).lanewise(BIT_COUNT));
         all = all.or(in);
       }
-      if (!all.compare(NE, 0).anyTrue()) {
-        while (i < bytes - 2 * PAIR + 1) {
-          LongVector low =
-              fromMemorySegment(SPECIES, src, s + i, LE)
-                  .or(fromMemorySegment(SPECIES, src, s + i + BYTES, LE));
-          LongVector high =
-              fromMemorySegment(SPECIES, src, s + i + PAIR, LE)
-                  .or(fromMemorySegment(SPECIES, src, s + i + PAIR + BYTES, LE));
-          if (low.or(high)
-              .or(fromMemorySegment(SPECIES, src, s + i + PAIR + BYTES + 8, LE))
-              .compare(NE, 0)
-              .anyTrue()) {
-            break;
-          }
-          i += 2 * PAIR;
-        }
-      }
+      dirty = all.compare(NE, 0).anyTrue();
     }
-    src.set(CheckedBitmapOps.WORD, s, src.get(CheckedBitmapOps.WORD, s) | outside);
-    src.set(CheckedBitmapOps.WORD, s + bytes, src.get(CheckedBitmapOps.WORD, s + bytes) & ~below);
-    return count.reduceLanes(VectorOperators.ADD);
+    return count.reduceLanes(VectorOperators.ADD) << 32 | i;
   }
 
   static void andNotAligned(MemorySegment dst, long d, MemorySegment src, long s, long bytes) {
@@ -312,10 +329,20 @@ final class VectorMerges implements SecondThread.Pass {
 
   static void andNotShifted(
       MemorySegment dst, long d, MemorySegment src, long s, long bytes, int shift) {
+    long i = 0;
+    while (i < bytes) {
+      i += andNotShiftedStretches(dst, d + i, src, s + i, bytes - i, shift);
+      i = skipCleanShifted(src, s, i, bytes);
+    }
+  }
+
+  private static long andNotShiftedStretches(
+      MemorySegment dst, long d, MemorySegment src, long s, long bytes, int shift) {
     guard(dst);
     guard(src);
     long i = 0;
-    while (i < bytes) {
+    boolean dirty = true;
+    while (dirty && i < bytes) {
       LongVector all = LongVector.zero(SPECIES);
       long stop = Math.min(i + STRETCH, bytes);
       for (; i < stop; i += BYTES) {
@@ -327,23 +354,8 @@ final class VectorMerges implements SecondThread.Pass {
         fromMemorySegment(SPECIES, dst, d + i, LE).and(in.not()).intoMemorySegment(dst, d + i, LE);
         all = all.or(in);
       }
-      if (!all.compare(NE, 0).anyTrue()) {
-        while (i < bytes - 2 * PAIR + 1) {
-          LongVector low =
-              fromMemorySegment(SPECIES, src, s + i, LE)
-                  .or(fromMemorySegment(SPECIES, src, s + i + BYTES, LE));
-          LongVector high =
-              fromMemorySegment(SPECIES, src, s + i + PAIR, LE)
-                  .or(fromMemorySegment(SPECIES, src, s + i + PAIR + BYTES, LE));
-          if (low.or(high)
-              .or(fromMemorySegment(SPECIES, src, s + i + PAIR + BYTES + 8, LE))
-              .compare(NE, 0)
-              .anyTrue()) {
-            break;
-          }
-          i += 2 * PAIR;
-        }
-      }
+      dirty = all.compare(NE, 0).anyTrue();
     }
+    return i;
   }
 }
