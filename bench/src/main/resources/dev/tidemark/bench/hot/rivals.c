@@ -276,7 +276,7 @@ static void clear_lines(char *map, long words, const uint64_t *lines) {
   }
 }
 
-#define ENOUGH 1024
+#define ENOUGH 2048
 #define LINES 128         // Looked at before what is in them is listed.
 #define LISTING 128       // Words whose edges are listed at a time.
 #define WORDS (9 * LINES) // With edges in those: in each line, and one behind it.
