@@ -70,19 +70,21 @@ final class VectorMerges implements SecondThread.Pass {
     return low.lanewise(LSHR, shift).or(high.lanewise(LSHL, 64 - shift));
   }
 
-  /** Where, from {@code i} on, the source may have the next bit: it has none before. */
+  /**
+   * Where, from {@code i} on, the source may have the next bit: it has none before. The ors are a
+   * chain, as C2 then loads upwards.
+   */
   private static long skipClean(MemorySegment src, long s, long i, long bytes) {
     guard(src);
     long next = i;
     while (next < bytes - 2 * PAIR + 1) {
       long at = s + next;
-      LongVector low =
+      LongVector all =
           fromMemorySegment(SPECIES, src, at, LE)
-              .or(fromMemorySegment(SPECIES, src, at + BYTES, LE));
-      LongVector high =
-          fromMemorySegment(SPECIES, src, at + PAIR, LE)
+              .or(fromMemorySegment(SPECIES, src, at + BYTES, LE))
+              .or(fromMemorySegment(SPECIES, src, at + PAIR, LE))
               .or(fromMemorySegment(SPECIES, src, at + PAIR + BYTES, LE));
-      if (low.or(high).compare(NE, 0).anyTrue()) {
+      if (all.compare(NE, 0).anyTrue()) {
         break;
       }
       next += 2 * PAIR;
@@ -96,14 +98,13 @@ final class VectorMerges implements SecondThread.Pass {
     long next = i;
     while (next < bytes - 2 * PAIR + 1) {
       long at = s + next;
-      LongVector low =
+      LongVector all =
           fromMemorySegment(SPECIES, src, at, LE)
-              .or(fromMemorySegment(SPECIES, src, at + BYTES, LE));
-      LongVector high =
-          fromMemorySegment(SPECIES, src, at + PAIR, LE)
-              .or(fromMemorySegment(SPECIES, src, at + PAIR + BYTES, LE));
-      LongVector last = fromMemorySegment(SPECIES, src, at + PAIR + BYTES + 8, LE);
-      if (low.or(high).or(last).compare(NE, 0).anyTrue()) {
+              .or(fromMemorySegment(SPECIES, src, at + BYTES, LE))
+              .or(fromMemorySegment(SPECIES, src, at + PAIR, LE))
+              .or(fromMemorySegment(SPECIES, src, at + PAIR + BYTES, LE))
+              .or(fromMemorySegment(SPECIES, src, at + PAIR + BYTES + 8, LE));
+      if (all.compare(NE, 0).anyTrue()) {
         break;
       }
       next += 2 * PAIR;
@@ -112,10 +113,20 @@ final class VectorMerges implements SecondThread.Pass {
   }
 
   static void orAligned(MemorySegment dst, long d, MemorySegment src, long s, long bytes) {
+    long i = 0;
+    while (i < bytes) {
+      i += orAlignedStretches(dst, d + i, src, s + i, bytes - i);
+      i = skipClean(src, s, i, bytes);
+    }
+  }
+
+  private static long orAlignedStretches(
+      MemorySegment dst, long d, MemorySegment src, long s, long bytes) {
     guard(dst);
     guard(src);
     long i = 0;
-    while (i < bytes) {
+    boolean dirty = true;
+    while (dirty && i < bytes) {
       LongVector all = LongVector.zero(SPECIES);
       long stop = Math.min(i + STRETCH, bytes);
       for (; i < stop; i += BYTES) {
@@ -123,10 +134,9 @@ final class VectorMerges implements SecondThread.Pass {
         fromMemorySegment(SPECIES, dst, d + i, LE).or(in).intoMemorySegment(dst, d + i, LE);
         all = all.or(in);
       }
-      if (!all.compare(NE, 0).anyTrue()) {
-        i = skipClean(src, s, i, bytes);
-      }
+      dirty = all.compare(NE, 0).anyTrue();
     }
+    return i;
   }
 
   static void orShifted(
@@ -169,11 +179,25 @@ final class VectorMerges implements SecondThread.Pass {
 
   private static long orCountAligned(
       MemorySegment dst, long d, MemorySegment src, long s, long bytes) {
+    long count = 0;
+    long i = 0;
+    while (i < bytes) {
+      long some = Math.min(bytes - i, MOST);
+      long result = orCountAlignedStretches(dst, d + i, src, s + i, some);
+      count += result >>> 32;
+      i = skipClean(src, s, i + (int) result, bytes);
+    }
+    return count;
+  }
+
+  private static long orCountAlignedStretches(
+      MemorySegment dst, long d, MemorySegment src, long s, long bytes) {
     guard(dst);
     guard(src);
     LongVector count = LongVector.zero(SPECIES);
     long i = 0;
-    while (i < bytes) {
+    boolean dirty = true;
+    while (dirty && i < bytes) {
       LongVector all = LongVector.zero(SPECIES);
       long stop = Math.min(i + STRETCH, bytes);
       for (; i < stop; i += PAIR) {
@@ -187,11 +211,9 @@ final class VectorMerges implements SecondThread.Pass {
         count = count.add(fresh.add(in2.and(old2.not()).lanewise(BIT_COUNT)));
         all = all.or(in.or(in2));
       }
-      if (!all.compare(NE, 0).anyTrue()) {
-        i = skipClean(src, s, i, bytes);
-      }
+      dirty = all.compare(NE, 0).anyTrue();
     }
-    return count.reduceLanes(VectorOperators.ADD);
+    return count.reduceLanes(VectorOperators.ADD) << 32 | i;
   }
 
   static long orCountShifted(
@@ -235,12 +257,26 @@ final class VectorMerges implements SecondThread.Pass {
 
   private static long orCountClearAligned(
       MemorySegment dst, long d, MemorySegment src, long s, long bytes) {
+    long count = 0;
+    long i = 0;
+    while (i < bytes) {
+      long some = Math.min(bytes - i, MOST);
+      long result = orCountClearAlignedStretches(dst, d + i, src, s + i, some);
+      count += result >>> 32;
+      i = skipClean(src, s, i + (int) result, bytes);
+    }
+    return count;
+  }
+
+  private static long orCountClearAlignedStretches(
+      MemorySegment dst, long d, MemorySegment src, long s, long bytes) {
     guard(dst);
     guard(src);
     LongVector zero = LongVector.zero(SPECIES);
     LongVector count = LongVector.zero(SPECIES);
     long i = 0;
-    while (i < bytes) {
+    boolean dirty = true;
+    while (dirty && i < bytes) {
       LongVector all = LongVector.zero(SPECIES);
       long stop = Math.min(i + STRETCH, bytes);
       for (; i < stop; i += PAIR) {
@@ -256,11 +292,9 @@ final class VectorMerges implements SecondThread.Pass {
         count = count.add(fresh.add(in2.and(old2.not()).lanewise(BIT_COUNT)));
         all = all.or(in.or(in2));
       }
-      if (!all.compare(NE, 0).anyTrue()) {
-        i = skipClean(src, s, i, bytes);
-      }
+      dirty = all.compare(NE, 0).anyTrue();
     }
-    return count.reduceLanes(VectorOperators.ADD);
+    return count.reduceLanes(VectorOperators.ADD) << 32 | i;
   }
 
   static long orCountClearShifted(
@@ -310,10 +344,20 @@ final class VectorMerges implements SecondThread.Pass {
   }
 
   static void andNotAligned(MemorySegment dst, long d, MemorySegment src, long s, long bytes) {
+    long i = 0;
+    while (i < bytes) {
+      i += andNotAlignedStretches(dst, d + i, src, s + i, bytes - i);
+      i = skipClean(src, s, i, bytes);
+    }
+  }
+
+  private static long andNotAlignedStretches(
+      MemorySegment dst, long d, MemorySegment src, long s, long bytes) {
     guard(dst);
     guard(src);
     long i = 0;
-    while (i < bytes) {
+    boolean dirty = true;
+    while (dirty && i < bytes) {
       LongVector all = LongVector.zero(SPECIES);
       long stop = Math.min(i + STRETCH, bytes);
       for (; i < stop; i += BYTES) {
@@ -321,10 +365,9 @@ final class VectorMerges implements SecondThread.Pass {
         fromMemorySegment(SPECIES, dst, d + i, LE).and(in.not()).intoMemorySegment(dst, d + i, LE);
         all = all.or(in);
       }
-      if (!all.compare(NE, 0).anyTrue()) {
-        i = skipClean(src, s, i, bytes);
-      }
+      dirty = all.compare(NE, 0).anyTrue();
     }
+    return i;
   }
 
   static void andNotShifted(
