@@ -152,7 +152,8 @@ final class VectorMerges implements SecondThread.Pass {
    * Here and in its kin: until a stretch was clean, or to the end. With the scan over what is clean
    * beside its loop C2 has too few registers.
    *
-   * @return how many bytes were merged; of those that count, below how many bits were new
+   * @return how many bytes were merged; of those that count, how many bits were new in the upper
+   *     half
    */
   private static long orShiftedStretches(
       MemorySegment dst, long d, MemorySegment src, long s, long bytes, int shift) {
