@@ -102,7 +102,7 @@ final class OtherWidth implements AutoCloseable {
     FunctionDescriptor type = FunctionDescriptor.of(JAVA_INT, JAVA_INT, JAVA_LONG, ADDRESS);
     SymbolLookup libc = linker.defaultLookup();
     try (Arena arena = Arena.ofConfined()) {
-      MemorySegment mask = arena.allocate(128, 8);
+      MemorySegment mask = arena.allocate(1024, 8);
       MethodHandle get = linker.downcallHandle(libc.findOrThrow("sched_getaffinity"), type);
       MethodHandle set = linker.downcallHandle(libc.findOrThrow("sched_setaffinity"), type);
       check((int) get.invokeExact(0, mask.byteSize(), mask), "sched_getaffinity");

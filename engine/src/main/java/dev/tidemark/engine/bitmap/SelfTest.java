@@ -71,12 +71,6 @@ final class SelfTest implements AutoCloseable {
         (ops, maps, dstBit, srcBit, bits) -> ops.nextClear(maps.src, srcBit, srcBit + bits)),
     new Named("zeroPages", (ops, maps, dstBit, srcBit, bits) -> ops.zeroPages(maps.src, srcBit, 1)),
     new Named(
-        "orLines",
-        (ops, maps, dstBit, srcBit, bits) -> {
-          ops.summarize(maps.src, maps.words, maps.lines);
-          return ops.orLines(maps.dst, maps.src, maps.words, maps.lines);
-        }),
-    new Named(
         "summarize",
         (ops, maps, dstBit, srcBit, bits) -> ops.summarize(maps.src, maps.words, maps.lines)),
     new Named(
@@ -85,6 +79,12 @@ final class SelfTest implements AutoCloseable {
           ops.summarize(maps.src, maps.words, maps.lines);
           ops.clearLines(maps.src, maps.words, maps.lines);
           return 0;
+        }),
+    new Named(
+        "orLines",
+        (ops, maps, dstBit, srcBit, bits) -> {
+          ops.summarize(maps.src, maps.words, maps.lines);
+          return ops.orLines(maps.dst, maps.src, maps.words, maps.lines);
         }),
     new Named(
         "listRuns",
@@ -135,14 +135,12 @@ final class SelfTest implements AutoCloseable {
 
   private static final int PATTERNS = 5;
 
-  private final int words;
   private final Mapping memory;
   private final MemorySegment[] patterns = new MemorySegment[PATTERNS];
   private final Maps mine;
   private final Maps theirs;
 
   private SelfTest(int words) {
-    this.words = words;
     memory = Mapping.anonymous((PATTERNS + 6) * (words * 8L + 64));
     SegmentAllocator slices = SegmentAllocator.slicingAllocator(memory.segment());
     mine = new Maps(slices, words);
@@ -175,7 +173,7 @@ final class SelfTest implements AutoCloseable {
     long mixed = (index + 1) * 0x9E3779B97F4A7C15L;
     return switch (pattern) {
       case 0 -> 0;
-      case 1 -> index == LONG / 4 + 512 || index >= Math.min(words, LONG) - 64 ? mixed : 0;
+      case 1 -> index == LONG / 4 + 512 || index >= mine.words - 64 ? mixed : 0;
       case 2 -> index % 19 == 0 ? mixed : 0;
       case 3 -> -1;
       default -> mixed >>> 32 | mixed << 32;
@@ -209,7 +207,7 @@ final class SelfTest implements AutoCloseable {
 
   /** Short where it can be; but what is clean has to be skipped, and what is not to go on. */
   private long bits(int pattern) {
-    return pattern < 3 ? words * 64L - 70 : 28 * 512 + 70;
+    return pattern < 3 ? mine.words * 64L - 70 : 28 * 512 + 70;
   }
 
   /**

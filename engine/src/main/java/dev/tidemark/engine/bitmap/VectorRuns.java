@@ -199,7 +199,7 @@ final class VectorRuns {
     guard(map);
     int i = at;
     long next = line;
-    while (i + 4 <= end && named[i + 3] == next + 3) {
+    while (i + 3 < end && named[i + 3] == next + 3) {
       LongVector low =
           fromMemorySegment(SPECIES, map, next << 6, LE)
               .and(fromMemorySegment(SPECIES, map, (next << 6) + LINE, LE));
@@ -223,9 +223,8 @@ final class VectorRuns {
 
   /**
    * Lists the places of the edges in words that were collected, all of a word's at once. Three
-   * words a round: so much C2 does not inline where registers are short. Loops here and elsewhere
-   * end with {@code <}: compiled code gives up for good where one with {@code <=} begins at its
-   * limit.
+   * words a round: so much C2 does not inline where registers are short. Loops of kernels end with
+   * {@code <}: compiled code gives up where one with {@code <=} begins at its limit.
    */
   private static int listWords(long[] edges, int from, int to, long base, int[] ends, int before) {
     int n = before;
