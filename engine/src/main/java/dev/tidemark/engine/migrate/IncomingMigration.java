@@ -65,7 +65,7 @@ public final class IncomingMigration {
    */
   public void run() {
     // Pages come in thousands at once: looking for zeros must not start interpreted.
-    Bitmaps.warmUp();
+    Bitmaps.warmUpZeroPages();
     NativeAccess.warmUp();
     try {
       reader.loadUntilHandover();

@@ -124,6 +124,11 @@ class BitmapsTest {
     assertMakesNoGarbage(FirstMerges.class, 3);
   }
 
+  @Test
+  void theFirstPagesAfterTheirWarmUpMakeNoGarbage() throws Exception {
+    assertMakesNoGarbage(FirstPages.class, 3);
+  }
+
   private static void assertMakesNoGarbage(Class<?> program, int lines) throws Exception {
     String flags = "@" + Path.of(System.getProperty("tidemark.root"), "jdk-flags.txt");
     String seed = "-Dtidemark.seed=" + Long.getLong("tidemark.seed", System.nanoTime());
@@ -268,6 +273,36 @@ class BitmapsTest {
             ops.any(src, 0, bits);
           }
           System.out.println("bytes: " + (threads.getCurrentThreadAllocatedBytes() - before));
+        }
+      }
+    }
+  }
+
+  /** Prints what looking for zero pages allocates, where all are, none is, and most are. */
+  static final class FirstPages {
+    public static void main(String[] args) {
+      Bitmaps.warmUpZeroPages();
+      Bitmaps.warmUpZeroPages();
+      ThreadMXBean threads = (ThreadMXBean) ManagementFactory.getThreadMXBean();
+      BitmapOps ops = Bitmaps.ops();
+      try (Mapping pages = Mapping.anonymous(64 * Pages.SIZE)) {
+        MemorySegment memory = pages.segment();
+        for (int every : new int[] {65, 1, 9}) {
+          for (int page = every - 1; page < 64; page += every) {
+            memory.set(JAVA_LONG, page * Pages.SIZE + page * 56L, 1);
+          }
+          long before = threads.getCurrentThreadAllocatedBytes();
+          long zero = 0;
+          for (int n = 0; n < 1000; n++) {
+            for (int count = 1; count <= 64; count++) {
+              zero ^= ops.zeroPages(memory, 0, count);
+            }
+          }
+          System.out.println("bytes: " + (threads.getCurrentThreadAllocatedBytes() - before));
+          memory.fill((byte) 0);
+          if (zero != 0) {
+            throw new AssertionError("an even number of equal answers: " + zero);
+          }
         }
       }
     }
