@@ -35,9 +35,10 @@ public final class Plots {
 
   private static final BitmapInput ONE_PERCENT = new BitmapInput(0.01, false);
 
-  private final Interleaved measure = new Interleaved(7, 1_000_000, 60_000_000);
   private final Path folder;
   private final Consumer<String> report;
+  private final Interleaved measure;
+  private final int sweeps;
 
   /** One line of a chart. */
   private record Line(List<Double> x, List<Double> y) {
@@ -57,8 +58,14 @@ public final class Plots {
    * @param report told of each file
    */
   public Plots(Path folder, Consumer<String> report) {
+    this(folder, report, new Interleaved(7, 1_000_000, 60_000_000), SWEEPS);
+  }
+
+  Plots(Path folder, Consumer<String> report, Interleaved measure, int sweeps) {
     this.folder = folder;
     this.report = report;
+    this.measure = measure;
+    this.sweeps = sweeps;
   }
 
   /** Measures and draws all. */
@@ -78,9 +85,9 @@ public final class Plots {
   }
 
   /** The median of each point in several sweeps over all of them. */
-  private static Map<String, Line> measured(Sweep sweep) {
+  private Map<String, Line> measured(Sweep sweep) {
     List<Map<String, Line>> all = new ArrayList<>();
-    for (int i = 0; i < SWEEPS; i++) {
+    for (int i = 0; i < sweeps; i++) {
       Map<String, Line> lines = new LinkedHashMap<>();
       sweep.into(lines);
       all.add(lines);
@@ -96,7 +103,7 @@ public final class Plots {
                         .mapToDouble(lines -> lines.get(name).y().get(at))
                         .sorted()
                         .toArray();
-                add(medians, name, first.x().get(at), found[SWEEPS / 2]);
+                add(medians, name, first.x().get(at), found[sweeps / 2]);
               }
             });
     return medians;
