@@ -27,6 +27,10 @@ import org.junit.jupiter.params.provider.EnumSource;
 @Timeout(300)
 class PlantedFaultTest {
   private static final int CHANCES = 3;
+
+  /** No fault is in a vector's code, and warming that up takes longer than a migration here. */
+  private static final List<String> SCALAR = List.of("-Dtidemark.vector=forbid");
+
   private static final String SOURCES = "engine/src/main/java/dev/tidemark/engine/";
 
   /** What is done wrong, and where the guest's writes go through it. */
@@ -140,6 +144,7 @@ class PlantedFaultTest {
     boolean process = fault.tracking.equals("process");
     try (Program program =
         Program.startWith(
+            SCALAR,
             folder.toString(),
             "migrate",
             "--guest",

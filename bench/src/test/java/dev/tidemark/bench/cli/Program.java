@@ -46,18 +46,21 @@ final class Program implements AutoCloseable {
 
   /** Starts the program with the project's flags. */
   static Program start(String... arguments) throws IOException {
-    return startWith("", arguments);
+    return startWith(List.of(), "", arguments);
   }
 
   /**
    * Starts the program.
    *
+   * @param options more options for Java
    * @param firstOnClassPath a folder with classes that take precedence, or nothing
    */
-  static Program startWith(String firstOnClassPath, String... arguments) throws IOException {
+  static Program startWith(List<String> options, String firstOnClassPath, String... arguments)
+      throws IOException {
     List<String> command = new ArrayList<>();
     command.add(java());
     command.add("@" + ROOT.resolve("jdk-flags.txt"));
+    command.addAll(options);
     command.add("-cp");
     command.add(
         (firstOnClassPath.isEmpty() ? "" : firstOnClassPath + ":")

@@ -5,7 +5,6 @@ import dev.tidemark.ffm.Mapping;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.SegmentAllocator;
 import java.lang.management.ManagementFactory;
-import java.util.List;
 import java.util.Optional;
 
 /** Small inputs that take every way through every kernel, to compare the twins and to warm up. */
@@ -32,82 +31,80 @@ final class SelfTest implements AutoCloseable {
       new Named(
           "zeroPages", (ops, maps, dstBit, srcBit, bits) -> ops.zeroPages(maps.src, srcBit, 1));
 
-  private static final List<Named> KERNELS =
-      List.of(
-          new Named(
-              "or",
-              (ops, maps, dstBit, srcBit, bits) -> {
-                ops.or(maps.dst, dstBit, maps.src, srcBit, bits);
-                return 0;
-              }),
-          new Named(
-              "orCount",
-              (ops, maps, dstBit, srcBit, bits) ->
-                  ops.orCount(maps.dst, dstBit, maps.src, srcBit, bits)),
-          new Named(
-              "orCountClear",
-              (ops, maps, dstBit, srcBit, bits) ->
-                  ops.orCountClear(maps.dst, dstBit, maps.src, srcBit, bits)),
-          new Named(
-              "andNot",
-              (ops, maps, dstBit, srcBit, bits) -> {
-                ops.andNot(maps.dst, dstBit, maps.src, srcBit, bits);
-                return 0;
-              }),
-          new Named(
-              "cardinality",
-              (ops, maps, dstBit, srcBit, bits) -> ops.cardinality(maps.src, srcBit, bits)),
-          new Named(
-              "any", (ops, maps, dstBit, srcBit, bits) -> ops.any(maps.src, srcBit, bits) ? 1 : 0),
-          new Named(
-              "set",
-              (ops, maps, dstBit, srcBit, bits) -> {
-                ops.set(maps.dst, dstBit, bits);
-                return 0;
-              }),
-          new Named(
-              "clear",
-              (ops, maps, dstBit, srcBit, bits) -> {
-                ops.clear(maps.dst, dstBit, bits);
-                return 0;
-              }),
-          new Named(
-              "nextSet",
-              (ops, maps, dstBit, srcBit, bits) -> ops.nextSet(maps.src, srcBit, srcBit + bits)),
-          new Named(
-              "nextClear",
-              (ops, maps, dstBit, srcBit, bits) -> ops.nextClear(maps.src, srcBit, srcBit + bits)),
-          ZERO_PAGES,
-          new Named(
-              "summarize",
-              (ops, maps, dstBit, srcBit, bits) -> ops.summarize(maps.src, maps.words, maps.lines)),
-          new Named(
-              "clearLines",
-              (ops, maps, dstBit, srcBit, bits) -> {
-                ops.summarize(maps.src, maps.words, maps.lines);
-                ops.clearLines(maps.src, maps.words, maps.lines);
-                return 0;
-              }),
-          new Named(
-              "orLines",
-              (ops, maps, dstBit, srcBit, bits) -> {
-                ops.summarize(maps.src, maps.words, maps.lines);
-                return ops.orLines(maps.dst, maps.src, maps.words, maps.lines);
-              }),
-          new Named(
-              "listRuns",
-              (ops, maps, dstBit, srcBit, bits) -> {
-                ops.summarize(maps.src, maps.words, maps.lines);
-                RunCursor runs = maps.runs;
-                runs.reset(maps.src, maps.lines, bits);
-                long sum = 0;
-                for (int found = runs.batch(); found > 0; found = runs.batch()) {
-                  for (int run = 0; run < found; run++) {
-                    sum = sum * 31 + (runs.start(run) ^ runs.length(run));
-                  }
-                }
-                return sum;
-              }));
+  private static final Named[] KERNELS = {
+    new Named(
+        "or",
+        (ops, maps, dstBit, srcBit, bits) -> {
+          ops.or(maps.dst, dstBit, maps.src, srcBit, bits);
+          return 0;
+        }),
+    new Named(
+        "orCount",
+        (ops, maps, dstBit, srcBit, bits) -> ops.orCount(maps.dst, dstBit, maps.src, srcBit, bits)),
+    new Named(
+        "orCountClear",
+        (ops, maps, dstBit, srcBit, bits) ->
+            ops.orCountClear(maps.dst, dstBit, maps.src, srcBit, bits)),
+    new Named(
+        "andNot",
+        (ops, maps, dstBit, srcBit, bits) -> {
+          ops.andNot(maps.dst, dstBit, maps.src, srcBit, bits);
+          return 0;
+        }),
+    new Named(
+        "cardinality",
+        (ops, maps, dstBit, srcBit, bits) -> ops.cardinality(maps.src, srcBit, bits)),
+    new Named("any", (ops, maps, dstBit, srcBit, bits) -> ops.any(maps.src, srcBit, bits) ? 1 : 0),
+    new Named(
+        "set",
+        (ops, maps, dstBit, srcBit, bits) -> {
+          ops.set(maps.dst, dstBit, bits);
+          return 0;
+        }),
+    new Named(
+        "clear",
+        (ops, maps, dstBit, srcBit, bits) -> {
+          ops.clear(maps.dst, dstBit, bits);
+          return 0;
+        }),
+    new Named(
+        "nextSet",
+        (ops, maps, dstBit, srcBit, bits) -> ops.nextSet(maps.src, srcBit, srcBit + bits)),
+    new Named(
+        "nextClear",
+        (ops, maps, dstBit, srcBit, bits) -> ops.nextClear(maps.src, srcBit, srcBit + bits)),
+    ZERO_PAGES,
+    new Named(
+        "summarize",
+        (ops, maps, dstBit, srcBit, bits) -> ops.summarize(maps.src, maps.words, maps.lines)),
+    new Named(
+        "clearLines",
+        (ops, maps, dstBit, srcBit, bits) -> {
+          ops.summarize(maps.src, maps.words, maps.lines);
+          ops.clearLines(maps.src, maps.words, maps.lines);
+          return 0;
+        }),
+    new Named(
+        "orLines",
+        (ops, maps, dstBit, srcBit, bits) -> {
+          ops.summarize(maps.src, maps.words, maps.lines);
+          return ops.orLines(maps.dst, maps.src, maps.words, maps.lines);
+        }),
+    new Named(
+        "listRuns",
+        (ops, maps, dstBit, srcBit, bits) -> {
+          ops.summarize(maps.src, maps.words, maps.lines);
+          RunCursor runs = maps.runs;
+          runs.reset(maps.src, maps.lines, bits);
+          long sum = 0;
+          for (int found = runs.batch(); found > 0; found = runs.batch()) {
+            for (int run = 0; run < found; run++) {
+              sum = sum * 31 + (runs.start(run) ^ runs.length(run));
+            }
+          }
+          return sum;
+        }),
+  };
 
   /**
    * What a kernel works on: mappings, as a log's planes are. The compiler specializes a kernel for
@@ -142,13 +139,13 @@ final class SelfTest implements AutoCloseable {
 
   private static final int PATTERNS = 5;
 
-  private final List<Named> kernels;
+  private final Named[] kernels;
   private final Mapping memory;
   private final MemorySegment[] patterns = new MemorySegment[PATTERNS];
   private final Maps mine;
   private final Maps theirs;
 
-  private SelfTest(List<Named> kernels, int words) {
+  private SelfTest(Named[] kernels, int words) {
     this.kernels = kernels;
     memory = Mapping.anonymous((PATTERNS + 6) * (words * 8L + 64));
     SegmentAllocator slices = SegmentAllocator.slicingAllocator(memory.segment());
@@ -174,7 +171,7 @@ final class SelfTest implements AutoCloseable {
 
   /** The same for the kernel that looks for zero pages, alone. */
   static SelfTest ofZeroPages() {
-    return new SelfTest(List.of(ZERO_PAGES), SHORT + ODD_WORDS);
+    return new SelfTest(new Named[] {ZERO_PAGES}, SHORT + ODD_WORDS);
   }
 
   @Override
