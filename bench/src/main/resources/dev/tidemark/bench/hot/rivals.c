@@ -101,9 +101,11 @@ uint64_t plain_or_count_clear(uint64_t *restrict dst, uint64_t *restrict src, lo
   return n;
 }
 
-// As Tidemark does it: after a clean stretch, look for the next bit without the destination.
-#define STRETCH 16384
-#define SHIFTED_STRETCH 4096
+// As Tidemark does it: after a clean stretch, look for the next bit without the destination. A
+// stretch is as long as all since then that had bits.
+static inline long stretch(long dirty) {
+  return dirty < 32 << 10 ? 32 << 10 : dirty > 256 << 10 ? 256 << 10 : dirty;
+}
 
 static inline long skip_clean(const char *src, long i, long bytes) {
   while (i <= bytes - 4 * WIDTH && !any(or(or(load(src + i), load(src + i + WIDTH)),
@@ -115,9 +117,9 @@ static inline long skip_clean(const char *src, long i, long bytes) {
 
 uint64_t same_or_count(char *restrict dst, const char *restrict src, long bytes) {
   vec n = zero();
-  for (long i = 0; i < bytes;) {
+  for (long i = 0, from = 0; i < bytes;) {
     vec all = zero();
-    long stop = i + STRETCH < bytes ? i + STRETCH : bytes;
+    long some = stretch(i - from), stop = some < bytes - i ? i + some : bytes;
     for (; i < stop; i += 2 * WIDTH) {
       vec in = load(src + i), old = load(dst + i);
       store(dst + i, or(old, in));
@@ -127,7 +129,7 @@ uint64_t same_or_count(char *restrict dst, const char *restrict src, long bytes)
       all = or(all, or(in, in2));
     }
     if (!any(all)) {
-      i = skip_clean(src, i, bytes);
+      from = i = skip_clean(src, i, bytes);
     }
   }
   return sum(n);
@@ -135,9 +137,9 @@ uint64_t same_or_count(char *restrict dst, const char *restrict src, long bytes)
 
 uint64_t same_or_count_clear(char *restrict dst, char *restrict src, long bytes) {
   vec n = zero();
-  for (long i = 0; i < bytes;) {
+  for (long i = 0, from = 0; i < bytes;) {
     vec all = zero();
-    long stop = i + STRETCH < bytes ? i + STRETCH : bytes;
+    long some = stretch(i - from), stop = some < bytes - i ? i + some : bytes;
     for (; i < stop; i += 2 * WIDTH) {
       vec in = load(src + i), old = load(dst + i);
       store(src + i, zero());
@@ -149,7 +151,7 @@ uint64_t same_or_count_clear(char *restrict dst, char *restrict src, long bytes)
       all = or(all, or(in, in2));
     }
     if (!any(all)) {
-      i = skip_clean(src, i, bytes);
+      from = i = skip_clean(src, i, bytes);
     }
   }
   return sum(n);
@@ -157,9 +159,9 @@ uint64_t same_or_count_clear(char *restrict dst, char *restrict src, long bytes)
 
 uint64_t same_or_count_shifted(char *restrict dst, const char *restrict src, long bytes, int shift) {
   vec n = zero();
-  for (long i = 0; i < bytes;) {
+  for (long i = 0, from = 0; i < bytes;) {
     vec all = zero();
-    long stop = i + SHIFTED_STRETCH < bytes ? i + SHIFTED_STRETCH : bytes;
+    long some = stretch(i - from), stop = some < bytes - i ? i + some : bytes;
     for (; i < stop; i += WIDTH) {
       vec in = or(shr(load(src + i), shift), shl(load(src + i + 8), 64 - shift));
       vec old = load(dst + i);
@@ -169,7 +171,7 @@ uint64_t same_or_count_shifted(char *restrict dst, const char *restrict src, lon
     }
     if (!any(all)) {
       long next = skip_clean(src, i, bytes) - 2 * WIDTH;
-      i = next > i ? next : i;
+      from = i = next > i ? next : i;
     }
   }
   return sum(n);

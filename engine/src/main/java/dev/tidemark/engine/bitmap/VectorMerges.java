@@ -1,9 +1,12 @@
 package dev.tidemark.engine.bitmap;
 
+import static dev.tidemark.engine.bitmap.Vectors.ALL;
 import static dev.tidemark.engine.bitmap.Vectors.BYTES;
+import static dev.tidemark.engine.bitmap.Vectors.ENDLESS;
 import static dev.tidemark.engine.bitmap.Vectors.LE;
 import static dev.tidemark.engine.bitmap.Vectors.PAIR;
 import static dev.tidemark.engine.bitmap.Vectors.SPECIES;
+import static dev.tidemark.engine.bitmap.Vectors.at;
 import static dev.tidemark.engine.bitmap.Vectors.guard;
 import static jdk.incubator.vector.LongVector.fromMemorySegment;
 import static jdk.incubator.vector.VectorOperators.BIT_COUNT;
@@ -20,12 +23,8 @@ import jdk.incubator.vector.VectorOperators;
  * those whose source is shifted. Large ones are shared with a second thread.
  */
 final class VectorMerges implements SecondThread.Pass {
-  /**
-   * How many bytes are merged before asking whether the source was clean all along. Merging goes on
-   * without a branch on the data; only after a clean stretch are sources scanned for the next bit,
-   * and their destinations not touched.
-   */
-  private static final long STRETCH = 16384;
+  private static final long SHORT_STRETCH = 32 << 10;
+  private static final long LONG_STRETCH = 256 << 10;
 
   /** Bytes whose bits' number, and theirs, are halves of a long. */
   private static final long MOST = 1 << 28;
@@ -63,6 +62,16 @@ final class VectorMerges implements SecondThread.Pass {
     return clear
         ? orCountClearAligned(dst, d + from, src, s + from, end - from)
         : orCountAligned(dst, d + from, src, s + from, end - from);
+  }
+
+  /**
+   * How many bytes are merged before asking whether the source was clean all along: as many again
+   * as had bits so far, since each question costs. Merging goes on without a branch on the data;
+   * only after a clean stretch are sources scanned for the next bit, and their destinations not
+   * touched.
+   */
+  private static long stretch(long dirty) {
+    return Math.clamp(dirty, SHORT_STRETCH, LONG_STRETCH);
   }
 
   /** Words that begin {@code shift} bits, 1 to 63, into the lower ones. */
@@ -128,7 +137,7 @@ final class VectorMerges implements SecondThread.Pass {
     boolean dirty = true;
     while (dirty && i < bytes) {
       LongVector all = LongVector.zero(SPECIES);
-      long stop = Math.min(i + STRETCH, bytes);
+      long stop = Math.min(i + stretch(i), bytes);
       for (; i < stop; i += BYTES) {
         LongVector in = fromMemorySegment(SPECIES, src, s + i, LE);
         fromMemorySegment(SPECIES, dst, d + i, LE).or(in).intoMemorySegment(dst, d + i, LE);
@@ -163,7 +172,7 @@ final class VectorMerges implements SecondThread.Pass {
     boolean dirty = true;
     while (dirty && i < bytes) {
       LongVector all = LongVector.zero(SPECIES);
-      long stop = Math.min(i + STRETCH, bytes);
+      long stop = Math.min(i + stretch(i), bytes);
       for (; i < stop; i += BYTES) {
         LongVector in =
             join(
@@ -200,7 +209,7 @@ final class VectorMerges implements SecondThread.Pass {
     boolean dirty = true;
     while (dirty && i < bytes) {
       LongVector all = LongVector.zero(SPECIES);
-      long stop = Math.min(i + STRETCH, bytes);
+      long stop = Math.min(i + stretch(i), bytes);
       for (; i < stop; i += PAIR) {
         LongVector in = fromMemorySegment(SPECIES, src, s + i, LE);
         LongVector old = fromMemorySegment(SPECIES, dst, d + i, LE);
@@ -239,7 +248,7 @@ final class VectorMerges implements SecondThread.Pass {
     boolean dirty = true;
     while (dirty && i < bytes) {
       LongVector all = LongVector.zero(SPECIES);
-      long stop = Math.min(i + STRETCH, bytes);
+      long stop = Math.min(i + stretch(i), bytes);
       for (; i < stop; i += BYTES) {
         LongVector in =
             join(
@@ -258,41 +267,52 @@ final class VectorMerges implements SecondThread.Pass {
 
   private static long orCountClearAligned(
       MemorySegment dst, long d, MemorySegment src, long s, long bytes) {
+    if (dst.scope() != ENDLESS || src.scope() != ENDLESS) {
+      long count = orCountAligned(dst, d, src, s, bytes);
+      Vectors.fill(src, s, bytes, 0);
+      return count;
+    }
     long count = 0;
     long i = 0;
     while (i < bytes) {
       long some = Math.min(bytes - i, MOST);
-      long result = orCountClearAlignedStretches(dst, d + i, src, s + i, some);
+      long result = orCountClearByAddress(dst.address() + d + i, src.address() + s + i, some);
       count += result >>> 32;
       i = skipClean(src, s, i + (int) result, bytes);
     }
     return count;
   }
 
-  private static long orCountClearAlignedStretches(
-      MemorySegment dst, long d, MemorySegment src, long s, long bytes) {
-    guard(dst);
-    guard(src);
+  /**
+   * By address, as this is bound by its stores and has no time for checks. All loads come first:
+   * one that follows a store whose address has the same lowest 12 bits waits for it.
+   */
+  private static long orCountClearByAddress(long dst, long src, long bytes) {
     LongVector zero = LongVector.zero(SPECIES);
     LongVector count = LongVector.zero(SPECIES);
     long i = 0;
     boolean dirty = true;
     while (dirty && i < bytes) {
       LongVector all = LongVector.zero(SPECIES);
-      long stop = Math.min(i + STRETCH, bytes);
-      for (; i < stop; i += PAIR) {
-        LongVector in = fromMemorySegment(SPECIES, src, s + i, LE);
-        zero.intoMemorySegment(src, s + i, LE);
-        LongVector old = fromMemorySegment(SPECIES, dst, d + i, LE);
-        old.or(in).intoMemorySegment(dst, d + i, LE);
-        LongVector in2 = fromMemorySegment(SPECIES, src, s + i + BYTES, LE);
-        zero.intoMemorySegment(src, s + i + BYTES, LE);
-        LongVector old2 = fromMemorySegment(SPECIES, dst, d + i + BYTES, LE);
-        old2.or(in2).intoMemorySegment(dst, d + i + BYTES, LE);
+      int some = (int) Math.min(stretch(i), bytes - i);
+      long s = src + i;
+      long d = dst + i;
+      for (int done = 0; done < some; done += PAIR) {
+        long from = s + done & Long.MAX_VALUE >>> 2;
+        long to = d + done & Long.MAX_VALUE >>> 2;
+        LongVector in = at(from);
+        LongVector in2 = at(from + BYTES);
+        LongVector old = at(to);
+        LongVector old2 = at(to + BYTES);
+        zero.intoMemorySegment(ALL, from, LE);
+        zero.intoMemorySegment(ALL, from + BYTES, LE);
+        old.or(in).intoMemorySegment(ALL, to, LE);
+        old2.or(in2).intoMemorySegment(ALL, to + BYTES, LE);
         LongVector fresh = in.and(old.not()).lanewise(BIT_COUNT);
         count = count.add(fresh.add(in2.and(old2.not()).lanewise(BIT_COUNT)));
         all = all.or(in.or(in2));
       }
+      i += some;
       dirty = all.compare(NE, 0).anyTrue();
     }
     return count.reduceLanes(VectorOperators.ADD) << 32 | i;
@@ -325,16 +345,16 @@ final class VectorMerges implements SecondThread.Pass {
     boolean dirty = true;
     while (dirty && i < bytes) {
       LongVector all = LongVector.zero(SPECIES);
-      long stop = Math.min(i + STRETCH, bytes);
+      long stop = Math.min(i + stretch(i), bytes);
       for (; i < stop; i += BYTES) {
         LongVector in =
             join(
                 fromMemorySegment(SPECIES, src, s + i, LE),
                 fromMemorySegment(SPECIES, src, s + i + 8, LE),
                 shift);
+        LongVector old = fromMemorySegment(SPECIES, dst, d + i, LE);
         // The last word read is the next vector's first: it still has the bits above the shift.
         zero.intoMemorySegment(src, s + i, LE);
-        LongVector old = fromMemorySegment(SPECIES, dst, d + i, LE);
         old.or(in).intoMemorySegment(dst, d + i, LE);
         count = count.add(in.and(old.not()).lanewise(BIT_COUNT));
         all = all.or(in);
@@ -360,7 +380,7 @@ final class VectorMerges implements SecondThread.Pass {
     boolean dirty = true;
     while (dirty && i < bytes) {
       LongVector all = LongVector.zero(SPECIES);
-      long stop = Math.min(i + STRETCH, bytes);
+      long stop = Math.min(i + stretch(i), bytes);
       for (; i < stop; i += BYTES) {
         LongVector in = fromMemorySegment(SPECIES, src, s + i, LE);
         fromMemorySegment(SPECIES, dst, d + i, LE).and(in.not()).intoMemorySegment(dst, d + i, LE);
@@ -388,7 +408,7 @@ final class VectorMerges implements SecondThread.Pass {
     boolean dirty = true;
     while (dirty && i < bytes) {
       LongVector all = LongVector.zero(SPECIES);
-      long stop = Math.min(i + STRETCH, bytes);
+      long stop = Math.min(i + stretch(i), bytes);
       for (; i < stop; i += BYTES) {
         LongVector in =
             join(
