@@ -51,6 +51,8 @@ public final class StreamWriter {
   private int nextSectionId = RAM_ID + 1;
   private boolean inRound;
 
+  private final ReadAhead readAhead = new ReadAhead(System::nanoTime);
+
   /** Read by nobody: the JIT would leave out loads of which nothing is kept. */
   private long touched;
 
@@ -140,6 +142,7 @@ public final class StreamWriter {
     out.be8(StreamFormat.SECTION_PART);
     out.be32(RAM_ID);
     inRound = true;
+    readAhead.pause();
   }
 
   /**
@@ -164,8 +167,11 @@ public final class StreamWriter {
     long end = first + count;
     for (long page = first; page < end; ) {
       int some = (int) Math.min(ZeroPages.MOST, end - page);
-      touched ^= touch(memory, page << Pages.SHIFT, (long) some << Pages.SHIFT);
-      long zero = ZeroPages.find(memory, page << Pages.SHIFT, some);
+      if (readAhead.wanted()) {
+        touched ^= touch(memory, page << Pages.SHIFT, (long) some << Pages.SHIFT);
+      }
+      long found = ZeroPages.find(memory, page << Pages.SHIFT, some);
+      long zero = found;
       zeros += Long.bitCount(zero);
       for (long stop = page + some; page < stop; page++, zero >>>= 1) {
         long offset = page << Pages.SHIFT;
@@ -177,15 +183,15 @@ public final class StreamWriter {
           out.memory(address + offset, Pages.SIZE);
         }
       }
+      readAhead.sent(some - Long.bitCount(found));
     }
     zeroPages += zeros;
     pages += count - zeros;
   }
 
   /**
-   * Brings pages into the cache. The kernel copies them one by one, and out of memory each copy
-   * begins slowly: this loop over many pages, and the kernel's copy out of the cache after it, take
-   * together a fifth less than the copy out of memory alone.
+   * Brings pages into the cache. The kernel copies them one by one, and out of memory each copy may
+   * begin slowly, where this loop goes over many pages: see {@link ReadAhead}.
    */
   private static long touch(MemorySegment memory, long offset, long bytes) {
     long all = 0;
