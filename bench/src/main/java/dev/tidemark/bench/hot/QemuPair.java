@@ -23,7 +23,7 @@ import java.util.regex.Pattern;
 /**
  * QEMU to QEMU with the memory of {@link TransferPath}: one stream, no limit of bandwidth at either
  * end, no guest code running. The source's memory is a file in {@code /dev/shm}, filled by us; the
- * destination's is QEMU's own.
+ * destination's is QEMU's own, allocated before, as Tidemark's is.
  */
 public final class QemuPair implements AutoCloseable {
   private static final Path BINARY = Path.of("/usr/bin/qemu-system-x86_64");
@@ -66,7 +66,7 @@ public final class QemuPair implements AutoCloseable {
     String size = (TransferPath.BYTES >> 20) + "M";
     String object = "memory-backend-file,id=ram,size=" + size + ",share=on,mem-path=" + ram;
     from = new Machine(folder, "from", "-object", object, "-machine", "memory-backend=ram");
-    String own = "memory-backend-ram,id=ram,size=" + size;
+    String own = "memory-backend-ram,id=ram,prealloc=on,size=" + size;
     to =
         new Machine(
             folder,

@@ -14,12 +14,17 @@ public final class Interleaved {
 
   private static final long STEADY_NANOS = 5_000_000_000L;
 
+  /** Samples of each side where a pair of them takes longer than this. */
+  private static final int FEW = 7;
+
+  private static final long LONG_NANOS = 100_000_000;
+
   private final int samples;
   private final long sampleNanos;
   private final long warmUpNanos;
 
   /**
-   * @param samples of each side
+   * @param samples of each side, 7 or fewer where a pair takes longer than 100 ms
    * @param sampleNanos how long one should take at least
    * @param warmUpNanos how long each side runs before the first
    */
@@ -58,7 +63,9 @@ public final class Interleaved {
     double[] otherNanos = new double[samples];
     double[] ratios = new double[samples];
     double allocated = Double.MAX_VALUE;
-    for (int i = 0; i < samples; i++) {
+    int count = samples;
+    for (int i = 0; i < count; i++) {
+      long begin = System.nanoTime();
       boolean first = i % 2 == 0;
       if (!first && other != null) {
         otherNanos[i] = sample(other, otherCalls);
@@ -74,8 +81,16 @@ public final class Interleaved {
         otherNanos[i] = contest.fixedNanos();
       }
       ratios[i] = otherNanos[i] / mineNanos[i];
+      if (System.nanoTime() - begin > LONG_NANOS) {
+        count = Math.min(count, Math.max(FEW, i + 1));
+      }
     }
-    return outcome(contest, mineNanos, otherNanos, ratios, allocated);
+    return outcome(
+        contest,
+        Arrays.copyOf(mineNanos, count),
+        Arrays.copyOf(otherNanos, count),
+        Arrays.copyOf(ratios, count),
+        allocated);
   }
 
   private static Outcome outcome(
@@ -107,12 +122,12 @@ public final class Interleaved {
    */
   public Outcome once(Contest contest, boolean reported) {
     if (!reported) {
-      return new Interleaved(7, 0, 0).measure(contest);
+      return new Interleaved(FEW, 0, 0).measure(contest);
     }
-    double[] mine = new double[7];
-    double[] others = new double[7];
-    double[] ratios = new double[7];
-    for (int i = 0; i < 7; i++) {
+    double[] mine = new double[FEW];
+    double[] others = new double[FEW];
+    double[] ratios = new double[FEW];
+    for (int i = 0; i < FEW; i++) {
       mine[i] = once(contest.tidemark());
       others[i] = once(contest.other());
       ratios[i] = others[i] / mine[i];
