@@ -68,10 +68,11 @@ final class VectorMerges implements SecondThread.Pass {
    * How many bytes are merged before asking whether the source was clean all along: as many again
    * as had bits so far, since each question costs. Merging goes on without a branch on the data;
    * only after a clean stretch are sources scanned for the next bit, and their destinations not
-   * touched.
+   * touched. By {@code max} and {@code min}, as C2 inlines those everywhere: where it does not, and
+   * there is a call, a kernel keeps its sums on the stack.
    */
   private static long stretch(long dirty) {
-    return Math.clamp(dirty, SHORT_STRETCH, LONG_STRETCH);
+    return Math.min(Math.max(dirty, SHORT_STRETCH), LONG_STRETCH);
   }
 
   /** Words that begin {@code shift} bits, 1 to 63, into the lower ones. */
