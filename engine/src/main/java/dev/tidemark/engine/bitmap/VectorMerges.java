@@ -305,10 +305,10 @@ final class VectorMerges implements SecondThread.Pass {
         LongVector in2 = at(from + BYTES);
         LongVector old = at(to);
         LongVector old2 = at(to + BYTES);
-        zero.intoMemorySegment(ALL, from, LE);
-        zero.intoMemorySegment(ALL, from + BYTES, LE);
         old.or(in).intoMemorySegment(ALL, to, LE);
         old2.or(in2).intoMemorySegment(ALL, to + BYTES, LE);
+        zero.intoMemorySegment(ALL, from, LE);
+        zero.intoMemorySegment(ALL, from + BYTES, LE);
         LongVector fresh = in.and(old.not()).lanewise(BIT_COUNT);
         count = count.add(fresh.add(in2.and(old2.not()).lanewise(BIT_COUNT)));
         all = all.or(in.or(in2));
