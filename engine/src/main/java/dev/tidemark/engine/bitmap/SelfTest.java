@@ -15,8 +15,8 @@ final class SelfTest implements AutoCloseable {
   /** What has to be quick, as it runs interpreted at start-up: a word of a summary. */
   private static final int SHORT = 512;
 
-  /** Four of the stretches after which merges look whether the source was clean. */
-  private static final int LONG = 4 * 2048;
+  /** Four of the shortest stretches after which merges look whether the source was clean. */
+  private static final int LONG = 4 * 4096;
 
   /** Where the ranges start: on words, shifted, and shifted with an edge. */
   private static final int[][] STARTS = {{0, 0}, {64, 3}, {61, 7}};

@@ -23,7 +23,9 @@ import jdk.incubator.vector.VectorOperators;
  * those whose source is shifted. Large ones are shared with a second thread.
  */
 final class VectorMerges implements SecondThread.Pass {
+  /** The least and the most of {@link #stretch}. */
   private static final long SHORT_STRETCH = 32 << 10;
+
   private static final long LONG_STRETCH = 256 << 10;
 
   /** Bytes whose bits' number, and theirs, are halves of a long. */
@@ -286,7 +288,8 @@ final class VectorMerges implements SecondThread.Pass {
 
   /**
    * By address, as this is bound by its stores and has no time for checks. All loads come first:
-   * one that follows a store whose address has the same lowest 12 bits waits for it.
+   * one that follows a store whose address has the same lowest 12 bits waits for it. The order of
+   * the stores is measured.
    */
   private static long orCountClearByAddress(long dst, long src, long bytes) {
     LongVector zero = LongVector.zero(SPECIES);
