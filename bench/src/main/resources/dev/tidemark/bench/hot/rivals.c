@@ -101,8 +101,8 @@ uint64_t plain_or_count_clear(uint64_t *restrict dst, uint64_t *restrict src, lo
   return n;
 }
 
-// As Tidemark does it: after a clean stretch, look for the next bit without the destination. A
-// stretch is as long as all since then that had bits.
+// As Tidemark does it: at the beginning and after a clean stretch, look for the next bit without the
+// destination. A stretch is as long as all since then that had bits.
 static inline long stretch(long dirty) {
   return dirty < 32 << 10 ? 32 << 10 : dirty > 256 << 10 ? 256 << 10 : dirty;
 }
@@ -117,7 +117,7 @@ static inline long skip_clean(const char *src, long i, long bytes) {
 
 uint64_t same_or_count(char *restrict dst, const char *restrict src, long bytes) {
   vec n = zero();
-  for (long i = 0, from = 0; i < bytes;) {
+  for (long i = skip_clean(src, 0, bytes), from = i; i < bytes;) {
     vec all = zero();
     long some = stretch(i - from), stop = some < bytes - i ? i + some : bytes;
     for (; i < stop; i += 2 * WIDTH) {
@@ -137,7 +137,7 @@ uint64_t same_or_count(char *restrict dst, const char *restrict src, long bytes)
 
 uint64_t same_or_count_clear(char *restrict dst, char *restrict src, long bytes) {
   vec n = zero();
-  for (long i = 0, from = 0; i < bytes;) {
+  for (long i = skip_clean(src, 0, bytes), from = i; i < bytes;) {
     vec all = zero();
     long some = stretch(i - from), stop = some < bytes - i ? i + some : bytes;
     for (; i < stop; i += 2 * WIDTH) {

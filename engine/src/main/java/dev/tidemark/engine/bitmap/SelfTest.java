@@ -239,8 +239,8 @@ final class SelfTest implements AutoCloseable {
       do {
         before = threads.getCurrentThreadAllocatedBytes();
         for (int pattern = 0; pattern < PATTERNS; pattern++) {
-          mine.fill(patterns[pattern], patterns[PATTERNS - 1]);
           for (int[] start : STARTS) {
+            mine.fill(patterns[pattern], patterns[PATTERNS - 1]);
             named.kernel.run(ops, mine, start[0], start[1], bits(pattern));
           }
         }

@@ -69,9 +69,9 @@ final class VectorMerges implements SecondThread.Pass {
   /**
    * How many bytes are merged before asking whether the source was clean all along: as many again
    * as had bits so far, since each question costs. Merging goes on without a branch on the data;
-   * only after a clean stretch are sources scanned for the next bit, and their destinations not
-   * touched. By {@code max} and {@code min}, as C2 inlines those everywhere: where it does not, and
-   * there is a call, a kernel keeps its sums on the stack.
+   * only at the beginning and after a clean stretch are sources scanned for the next bit, and their
+   * destinations not touched. By {@code max} and {@code min}, as C2 inlines those everywhere: where
+   * it does not, and there is a call, a kernel keeps its sums on the stack.
    */
   private static long stretch(long dirty) {
     return Math.min(Math.max(dirty, SHORT_STRETCH), LONG_STRETCH);
@@ -125,7 +125,7 @@ final class VectorMerges implements SecondThread.Pass {
   }
 
   static void orAligned(MemorySegment dst, long d, MemorySegment src, long s, long bytes) {
-    long i = 0;
+    long i = skipClean(src, s, 0, bytes);
     while (i < bytes) {
       i += orAlignedStretches(dst, d + i, src, s + i, bytes - i);
       i = skipClean(src, s, i, bytes);
@@ -153,7 +153,7 @@ final class VectorMerges implements SecondThread.Pass {
 
   static void orShifted(
       MemorySegment dst, long d, MemorySegment src, long s, long bytes, int shift) {
-    long i = 0;
+    long i = skipCleanShifted(src, s, 0, bytes);
     while (i < bytes) {
       i += orShiftedStretches(dst, d + i, src, s + i, bytes - i, shift);
       i = skipCleanShifted(src, s, i, bytes);
@@ -193,7 +193,7 @@ final class VectorMerges implements SecondThread.Pass {
   private static long orCountAligned(
       MemorySegment dst, long d, MemorySegment src, long s, long bytes) {
     long count = 0;
-    long i = 0;
+    long i = skipClean(src, s, 0, bytes);
     while (i < bytes) {
       long some = Math.min(bytes - i, MOST);
       long result = orCountAlignedStretches(dst, d + i, src, s + i, some);
@@ -232,7 +232,7 @@ final class VectorMerges implements SecondThread.Pass {
   static long orCountShifted(
       MemorySegment dst, long d, MemorySegment src, long s, long bytes, int shift) {
     long count = 0;
-    long i = 0;
+    long i = skipCleanShifted(src, s, 0, bytes);
     while (i < bytes) {
       long some = Math.min(bytes - i, MOST);
       long result = orCountShiftedStretches(dst, d + i, src, s + i, some, shift);
@@ -276,7 +276,7 @@ final class VectorMerges implements SecondThread.Pass {
       return count;
     }
     long count = 0;
-    long i = 0;
+    long i = skipClean(src, s, 0, bytes);
     while (i < bytes) {
       long some = Math.min(bytes - i, MOST);
       long result = orCountClearByAddress(dst.address() + d + i, src.address() + s + i, some);
@@ -327,7 +327,7 @@ final class VectorMerges implements SecondThread.Pass {
     long below = (1L << shift) - 1;
     long outside = src.get(CheckedBitmapOps.WORD, s) & below;
     long count = 0;
-    long i = 0;
+    long i = skipCleanShifted(src, s, 0, bytes);
     while (i < bytes) {
       long some = Math.min(bytes - i, MOST);
       long result = orCountClearShiftedStretches(dst, d + i, src, s + i, some, shift);
@@ -369,7 +369,7 @@ final class VectorMerges implements SecondThread.Pass {
   }
 
   static void andNotAligned(MemorySegment dst, long d, MemorySegment src, long s, long bytes) {
-    long i = 0;
+    long i = skipClean(src, s, 0, bytes);
     while (i < bytes) {
       i += andNotAlignedStretches(dst, d + i, src, s + i, bytes - i);
       i = skipClean(src, s, i, bytes);
@@ -397,7 +397,7 @@ final class VectorMerges implements SecondThread.Pass {
 
   static void andNotShifted(
       MemorySegment dst, long d, MemorySegment src, long s, long bytes, int shift) {
-    long i = 0;
+    long i = skipCleanShifted(src, s, 0, bytes);
     while (i < bytes) {
       i += andNotShiftedStretches(dst, d + i, src, s + i, bytes - i, shift);
       i = skipCleanShifted(src, s, i, bytes);
