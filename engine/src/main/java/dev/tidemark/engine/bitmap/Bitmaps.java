@@ -21,7 +21,7 @@ public final class Bitmaps {
   private static final int WARM_UP_ROUNDS = 100;
 
   /** Nanoseconds a kernel after which a migration had better begin with it slow than not at all. */
-  private static final long WARM_UP_LIMIT = 200_000_000L;
+  private static final long WARM_UP_LIMIT = 400_000_000L;
 
   /** The same for harvests of all kinds. */
   private static final long HARVEST_LIMIT = 2_000_000_000L;

@@ -175,7 +175,7 @@ class BitmapOpsTest {
         if (random.nextBoolean()) {
           fill(dst, density());
         }
-        for (int lone = random.nextInt(4); lone > 0; lone--) {
+        for (int lone = random.nextInt(10); lone > 0; lone--) {
           Bitmaps.scalar().set(src, random.nextLong(words * 64), 1);
         }
         long shift = random.nextLong(64);
