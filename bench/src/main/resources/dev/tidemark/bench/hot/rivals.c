@@ -115,6 +115,12 @@ static inline long skip_clean(const char *src, long i, long bytes) {
   return i;
 }
 
+// A shifted source's vectors reach into the next one.
+static inline long skip_clean_shifted(const char *src, long i, long bytes) {
+  long next = skip_clean(src, i, bytes) - 2 * WIDTH;
+  return next > i ? next : i;
+}
+
 uint64_t same_or_count(char *restrict dst, const char *restrict src, long bytes) {
   vec n = zero();
   for (long i = skip_clean(src, 0, bytes), from = i; i < bytes;) {
@@ -141,12 +147,12 @@ uint64_t same_or_count_clear(char *restrict dst, char *restrict src, long bytes)
     vec all = zero();
     long some = stretch(i - from), stop = some < bytes - i ? i + some : bytes;
     for (; i < stop; i += 2 * WIDTH) {
-      vec in = load(src + i), old = load(dst + i);
-      store(src + i, zero());
+      vec in = load(src + i), in2 = load(src + i + WIDTH);
+      vec old = load(dst + i), old2 = load(dst + i + WIDTH);
       store(dst + i, or(old, in));
-      vec in2 = load(src + i + WIDTH), old2 = load(dst + i + WIDTH);
-      store(src + i + WIDTH, zero());
       store(dst + i + WIDTH, or(old2, in2));
+      store(src + i, zero());
+      store(src + i + WIDTH, zero());
       n = add(n, add(count(and_not(in, old)), count(and_not(in2, old2))));
       all = or(all, or(in, in2));
     }
@@ -159,7 +165,7 @@ uint64_t same_or_count_clear(char *restrict dst, char *restrict src, long bytes)
 
 uint64_t same_or_count_shifted(char *restrict dst, const char *restrict src, long bytes, int shift) {
   vec n = zero();
-  for (long i = 0, from = 0; i < bytes;) {
+  for (long i = skip_clean_shifted(src, 0, bytes), from = i; i < bytes;) {
     vec all = zero();
     long some = stretch(i - from), stop = some < bytes - i ? i + some : bytes;
     for (; i < stop; i += WIDTH) {
@@ -170,8 +176,7 @@ uint64_t same_or_count_shifted(char *restrict dst, const char *restrict src, lon
       all = or(all, in);
     }
     if (!any(all)) {
-      long next = skip_clean(src, i, bytes) - 2 * WIDTH;
-      from = i = next > i ? next : i;
+      from = i = skip_clean_shifted(src, i, bytes);
     }
   }
   return sum(n);
