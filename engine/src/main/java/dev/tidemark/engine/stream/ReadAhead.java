@@ -5,8 +5,8 @@ import java.util.function.LongSupplier;
 /**
  * Whether to read pages before the kernel copies them. One processor's kernel begins each page's
  * copy slowly when it is not in the cache, and gains a fifth of all by it; another's does not, and
- * loses as much (decision 3). So both ways are timed on the pages that are sent, and the faster one
- * is taken for most.
+ * loses a seventh (decision 3). So both ways are timed on the pages that are sent, and the faster
+ * one is taken for most.
  *
  * <p>Threading: one thread. Cost: no allocation, and a look at the clock in some thousand pages.
  */

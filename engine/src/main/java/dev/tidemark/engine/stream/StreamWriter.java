@@ -40,6 +40,7 @@ public final class StreamWriter {
   private static final int LINE = 64;
 
   private final GatherOutput out;
+  private final ReadAhead readAhead = new ReadAhead(System::nanoTime);
   private RamBlock[] blocks = {};
 
   /** For each block, the byte of its name's length and its name. */
@@ -50,8 +51,6 @@ public final class StreamWriter {
 
   private int nextSectionId = RAM_ID + 1;
   private boolean inRound;
-
-  private final ReadAhead readAhead = new ReadAhead(System::nanoTime);
 
   /** Read by nobody: the JIT would leave out loads of which nothing is kept. */
   private long touched;
