@@ -32,13 +32,19 @@ public final class Errno {
   public static final int EBADE = 52;
   public static final int EOVERFLOW = 75;
   public static final int EBADFD = 77;
+  public static final int ENOTSOCK = 88;
   public static final int EMSGSIZE = 90;
   public static final int EOPNOTSUPP = 95;
   public static final int EADDRINUSE = 98;
   public static final int EADDRNOTAVAIL = 99;
+  public static final int ENETUNREACH = 101;
+  public static final int ECONNABORTED = 103;
   public static final int ECONNRESET = 104;
+  public static final int EISCONN = 106;
   public static final int ETIMEDOUT = 110;
   public static final int ECONNREFUSED = 111;
+  public static final int EHOSTUNREACH = 113;
+  public static final int EALREADY = 114;
   public static final int EINPROGRESS = 115;
 
   private Errno() {}
@@ -78,13 +84,19 @@ public final class Errno {
       case EBADE -> "EBADE";
       case EOVERFLOW -> "EOVERFLOW";
       case EBADFD -> "EBADFD";
+      case ENOTSOCK -> "ENOTSOCK";
       case EMSGSIZE -> "EMSGSIZE";
       case EOPNOTSUPP -> "EOPNOTSUPP";
       case EADDRINUSE -> "EADDRINUSE";
       case EADDRNOTAVAIL -> "EADDRNOTAVAIL";
+      case ENETUNREACH -> "ENETUNREACH";
+      case ECONNABORTED -> "ECONNABORTED";
       case ECONNRESET -> "ECONNRESET";
+      case EISCONN -> "EISCONN";
       case ETIMEDOUT -> "ETIMEDOUT";
       case ECONNREFUSED -> "ECONNREFUSED";
+      case EHOSTUNREACH -> "EHOSTUNREACH";
+      case EALREADY -> "EALREADY";
       case EINPROGRESS -> "EINPROGRESS";
       default -> "errno " + errno;
     };

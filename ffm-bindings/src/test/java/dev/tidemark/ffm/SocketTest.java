@@ -1,6 +1,5 @@
 package dev.tidemark.ffm;
 
-import static java.lang.foreign.ValueLayout.ADDRESS;
 import static java.lang.foreign.ValueLayout.JAVA_BYTE;
 import static java.lang.foreign.ValueLayout.JAVA_INT;
 import static java.lang.foreign.ValueLayout.JAVA_LONG;
@@ -8,28 +7,34 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
+import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
+import dev.tidemark.ffm.internal.Libc;
 import java.lang.foreign.Arena;
-import java.lang.foreign.FunctionDescriptor;
-import java.lang.foreign.Linker;
 import java.lang.foreign.MemorySegment;
-import java.lang.invoke.MethodHandle;
 import java.net.InetSocketAddress;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.nio.file.attribute.PosixFilePermissions;
+import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Random;
 import java.util.concurrent.Callable;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.FutureTask;
+import java.util.concurrent.atomic.AtomicInteger;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
+import org.junit.jupiter.api.function.Executable;
+import org.junit.jupiter.api.io.TempDir;
 
 @Timeout(60)
 class SocketTest {
+  private static final int SOL_SOCKET = 1;
+  private static final int IPPROTO_TCP = 6;
   private static final InetSocketAddress ANY_PORT = new InetSocketAddress("127.0.0.1", 0);
 
   private final Arena arena = Arena.ofShared();
@@ -98,24 +103,18 @@ class SocketTest {
     assertEquals(usual, congestionControl(in));
   }
 
-  @SuppressWarnings("restricted")
-  private String congestionControl(Socket socket) throws Exception {
-    int ipprotoTcp = 6;
-    int tcpCongestion = 13;
-    MemorySegment name = arena.allocate(16);
-    MemorySegment length = arena.allocateFrom(JAVA_INT, 16);
-    Linker linker = Linker.nativeLinker();
-    MethodHandle getsockopt =
-        linker.downcallHandle(
-            linker.defaultLookup().find("getsockopt").orElseThrow(),
-            FunctionDescriptor.of(JAVA_INT, JAVA_INT, JAVA_INT, JAVA_INT, ADDRESS, ADDRESS));
+  private String congestionControl(Socket socket) {
+    return option(socket, IPPROTO_TCP, 13, 16).getString(0);
+  }
+
+  /** The value that the kernel has for an option. */
+  private MemorySegment option(Socket socket, int level, int option, int bytes) {
+    MemorySegment value = arena.allocate(bytes, 8);
+    MemorySegment length = arena.allocateFrom(JAVA_INT, bytes);
     int number = socket.fd().acquire();
     try {
-      return (int) getsockopt.invokeExact(number, ipprotoTcp, tcpCongestion, name, length) == 0
-          ? name.getString(0)
-          : "getsockopt failed";
-    } catch (Throwable e) {
-      throw new AssertionError(e);
+      assertEquals(0, Libc.getsockopt(number, level, option, value, length));
+      return value;
     } finally {
       socket.fd().release();
     }
@@ -406,12 +405,257 @@ class SocketTest {
   }
 
   @Test
-  void anAddressThatIsNotIpv4IsRefused() {
-    assertThrows(
-        IllegalArgumentException.class, () -> Socket.listen(new InetSocketAddress("::1", 0)));
-    assertThrows(
-        IllegalArgumentException.class,
-        () -> Socket.connect(InetSocketAddress.createUnresolved("nowhere.invalid", 1)));
+  void aHostThatWasNotResolvedIsSaidToBeUnresolvable() {
+    InetSocketAddress nowhere = InetSocketAddress.createUnresolved("nowhere.invalid", 1);
+    for (Executable call :
+        List.<Executable>of(
+            () -> Socket.listen(nowhere),
+            () -> Socket.listenPlaintext(nowhere),
+            () -> Socket.connect(nowhere),
+            () -> Socket.connectPlaintext(nowhere, Duration.ofSeconds(1)))) {
+      var refused = assertThrows(IllegalArgumentException.class, call);
+      assertEquals("the host name 'nowhere.invalid' cannot be resolved", refused.getMessage());
+    }
+  }
+
+  @Test
+  void onlyThePlaintextCallsLeaveThisHost() {
+    InetSocketAddress all = new InetSocketAddress("0.0.0.0", 0);
+    var refused = assertThrows(IllegalArgumentException.class, () -> Socket.listen(all));
+    assertTrue(refused.getMessage().contains("listenPlaintext"), refused.getMessage());
+    for (String elsewhere : List.of("192.0.2.1", "0.0.0.0", "2001:db8::1", "::")) {
+      var address = new InetSocketAddress(elsewhere, 1);
+      refused = assertThrows(IllegalArgumentException.class, () -> Socket.connect(address));
+      assertTrue(refused.getMessage().contains("connectPlaintext"), refused.getMessage());
+    }
+    try (Socket open = Socket.listenPlaintext(all);
+        Socket near =
+            Socket.connectPlaintext(
+                new InetSocketAddress("127.0.0.1", open.localAddress().getPort()),
+                Duration.ofSeconds(30));
+        Socket far = open.accept()) {
+      assertTrue(open.localAddress().getAddress().isAnyLocalAddress());
+      assertEquals("connection from " + text(near.localAddress()), far.fd().label());
+    }
+  }
+
+  private static String text(InetSocketAddress address) {
+    return address.getHostString() + ":" + address.getPort();
+  }
+
+  @Test
+  void ipv6LoopbackWorksAsWell() throws Exception {
+    assumeTrue(
+        Files.exists(Path.of("/proc/net/if_inet6"))
+            && Files.readString(Path.of("/proc/net/if_inet6")).contains(" lo"),
+        "the loopback device has no IPv6 address");
+    MemorySegment bytes = arena.allocateFrom("tide");
+    try (Socket six = Socket.listen(new InetSocketAddress("::1", 0));
+        Socket near = Socket.connect(six.localAddress());
+        Socket far = six.accept()) {
+      assertEquals("reno", congestionControl(near));
+      int port = six.localAddress().getPort();
+      assertTrue(six.localAddress().getAddress().isLoopbackAddress());
+      assertEquals("connection to [0:0:0:0:0:0:0:1]:" + port, near.fd().label());
+      assertEquals("listener at [0:0:0:0:0:0:0:1]:" + port, six.fd().label());
+      near.writeFully(vectors(bytes));
+      MemorySegment target = arena.allocate(5);
+      assertEquals(5, far.read(target, 5));
+      assertEquals("tide", target.getString(0));
+    }
+  }
+
+  /** A listener whose queue is full drops what asks for a connection, like a host that is down. */
+  @Test
+  void connectGivesUpAtItsLimit() {
+    InetSocketAddress address = listener.localAddress();
+    List<Socket> queued = new ArrayList<>();
+    try {
+      var late =
+          assertThrows(
+              LinuxException.class,
+              () -> {
+                while (queued.size() < 100) {
+                  queued.add(Socket.connect(address, Duration.ofMillis(300)));
+                }
+              });
+      assertEquals(Errno.ETIMEDOUT, late.errno());
+      assertTrue(late.getMessage().contains("no answer for 300 ms"), late.getMessage());
+    } finally {
+      queued.forEach(Socket::close);
+    }
+  }
+
+  @Test
+  void limitsMustBeAboveZeroAndMayBeCenturies() {
+    Duration ever = Duration.ofSeconds(Long.MAX_VALUE);
+    for (Duration bad : List.of(Duration.ZERO, Duration.ofNanos(-1))) {
+      assertThrows(IllegalArgumentException.class, () -> in.limitWaits(bad));
+      assertThrows(
+          IllegalArgumentException.class, () -> Socket.connect(listener.localAddress(), bad));
+    }
+    assertTrue(in.limitWaits(ever));
+    Socket.connect(listener.localAddress(), ever).close();
+    MemorySegment bytes = arena.allocate(8);
+    out.writeFully(vectors(bytes));
+    assertEquals(8, in.read(bytes, 8));
+    // The shortest must not become the kernel's 0, which is none.
+    assertTrue(in.limitWaits(Duration.ofNanos(1)));
+    assertNothingMoved(() -> in.read(bytes, 8));
+    assertTrue(in.limitWaits(Duration.ofNanos(999_999_999)));
+    MemorySegment time = option(in, SOL_SOCKET, 20, 16);
+    assertEquals(1, time.get(JAVA_LONG, 0), "seconds, rounded up");
+  }
+
+  private static void assertNothingMoved(Executable call) {
+    var stuck = assertThrows(LinuxException.class, call);
+    assertEquals(Errno.EAGAIN, stuck.errno());
+    assertTrue(stuck.getMessage().contains("nothing moved for "), stuck.getMessage());
+  }
+
+  @Test
+  void callsThatMoveNothingForTheirLimitThrowAndCanBeMadeAgain() {
+    Duration limit = Duration.ofMillis(50);
+    MemorySegment bytes = arena.allocate(1 << 20);
+    assertTrue(in.limitWaits(limit));
+    assertNothingMoved(() -> in.read(bytes, 8));
+    IoVectors into = vectors(bytes.asSlice(0, 8));
+    assertNothingMoved(() -> in.read(into));
+    out.writeFully(vectors(bytes.asSlice(0, 8)));
+    assertEquals(8, in.read(into));
+
+    assertTrue(out.limitWaits(limit));
+    IoVectors from = vectors(bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes);
+    long sent = 0;
+    while (from.remaining() > 0) {
+      long before = from.remaining();
+      try {
+        out.writeFully(from);
+      } catch (LinuxException e) {
+        assertEquals(Errno.EAGAIN, e.errno());
+        sent += before - from.remaining();
+        // What was not read keeps the writer from going on; so it is read here.
+        for (; sent > 0; sent -= in.read(bytes, Math.min(sent, bytes.byteSize()))) {}
+      }
+    }
+
+    assertTrue(listener.limitWaits(limit));
+    assertNothingMoved(listener::accept);
+    try (Socket near = Socket.connect(listener.localAddress());
+        Socket far = listener.accept()) {
+      assertEquals(0, option(far, SOL_SOCKET, 20, 16).get(JAVA_LONG, 8), "is not inherited");
+      assertEquals(0, option(far, SOL_SOCKET, 21, 16).get(JAVA_LONG, 8), "is not inherited");
+      assertFalse(near.toString().isEmpty());
+    }
+  }
+
+  /** Each signal ends the call early, and the next one would wait for the whole limit again. */
+  @Test
+  void signalsDoNotPutOffTheLimit() throws Exception {
+    int sigpipe = 13; // The JVM has a handler for it that does nothing.
+    MemorySegment bytes = arena.allocate(8);
+    assertTrue(in.limitWaits(Duration.ofMillis(300)));
+    var reader = new AtomicInteger();
+    FutureTask<Long> read =
+        start(
+            () -> {
+              reader.set(Libc.gettid());
+              return in.read(bytes, 8);
+            });
+    InCall.await(started, "read");
+    while (!read.isDone()) {
+      Libc.tgkill(Libc.getpid(), reader.get(), sigpipe);
+      Thread.sleep(20);
+    }
+    var stuck = (LinuxException) assertThrows(ExecutionException.class, read::get).getCause();
+    assertEquals(Errno.EAGAIN, stuck.errno());
+  }
+
+  @Test
+  void whatIsNoSocketHasNoLimit() {
+    try (Fd file = Fd.open("/dev/null", Fd.O_RDWR)) {
+      int number = file.acquire();
+      try {
+        assertFalse(Socket.borrow(number).limitWaits(Duration.ofSeconds(1)));
+      } finally {
+        file.release();
+      }
+    }
+  }
+
+  @Test
+  void aPeerThatVanishedIsNoticedWithinAMinute() {
+    for (Socket end : List.of(out, in)) {
+      assertEquals(1, option(end, IPPROTO_TCP, 1, 4).get(JAVA_INT, 0), "TCP_NODELAY");
+      assertEquals(1, option(end, SOL_SOCKET, 9, 4).get(JAVA_INT, 0), "SO_KEEPALIVE");
+      int idle = option(end, IPPROTO_TCP, 4, 4).get(JAVA_INT, 0);
+      int interval = option(end, IPPROTO_TCP, 5, 4).get(JAVA_INT, 0);
+      int count = option(end, IPPROTO_TCP, 6, 4).get(JAVA_INT, 0);
+      assertEquals(60, idle + count * interval);
+      assertEquals(60_000, option(end, IPPROTO_TCP, 18, 4).get(JAVA_INT, 0), "TCP_USER_TIMEOUT");
+    }
+  }
+
+  @Test
+  void aUnixSocketIsForThisUserAndGoesWithItsListener(@TempDir Path folder) throws Exception {
+    Path path = folder.resolve("in");
+    MemorySegment bytes = arena.allocateFrom("tide");
+    try (Socket unix = Socket.listen(path)) {
+      assertEquals("rw-------", PosixFilePermissions.toString(Files.getPosixFilePermissions(path)));
+      assertTrue(unix.toString().startsWith("listener at " + path), unix.toString());
+      assertThrows(IllegalStateException.class, unix::localAddress);
+      try (Socket near = Socket.connect(path);
+          Socket far = unix.accept()) {
+        assertTrue(near.toString().startsWith("connection to " + path), near.toString());
+        near.writeFully(vectors(bytes));
+        MemorySegment target = arena.allocate(5);
+        assertEquals(5, far.read(target, 5));
+        assertEquals("tide", target.getString(0));
+        int uid = (int) Files.getAttribute(path, "unix:uid");
+        for (Socket end : List.of(near, far)) {
+          assertEquals(ProcessHandle.current().pid(), end.peer().pid());
+          assertEquals(uid, end.peer().uid());
+          assertTrue(end.peer().isThisUser());
+        }
+        assertFalse(new Socket.Peer(1, uid + 1, 1).isThisUser());
+        assertTrue(far.limitWaits(Duration.ofMillis(20)));
+        assertNothingMoved(() -> far.read(target, 5));
+      }
+      var taken = assertThrows(LinuxException.class, () -> Socket.listen(path));
+      assertEquals(Errno.EADDRINUSE, taken.errno());
+      assertTrue(Files.exists(path), "the file of the listener that is there");
+    }
+    assertFalse(Files.exists(path));
+    var refused = assertThrows(LinuxException.class, () -> Socket.connect(path));
+    assertEquals(Errno.ENOENT, refused.errno());
+    assertTrue(refused.getMessage().contains("start the receiver first"), refused.getMessage());
+  }
+
+  @Test
+  void aListenerThatLeavesRemovesNobodyElsesFile(@TempDir Path folder) throws Exception {
+    Path path = folder.resolve("in");
+    Socket first = Socket.listen(path);
+    Files.delete(path);
+    Socket second = Socket.listen(path);
+    first.close();
+    assertTrue(Files.exists(path));
+    Socket.connect(path).close();
+    second.accept().close();
+    second.close();
+    second.close();
+    assertFalse(Files.exists(path));
+  }
+
+  @Test
+  void aPathThatIsTooLongIsRefused(@TempDir Path folder) {
+    Path path = folder.resolve("x".repeat(108));
+    assertThrows(IllegalArgumentException.class, () -> Socket.listen(path));
+    assertThrows(IllegalArgumentException.class, () -> Socket.connect(path));
+  }
+
+  @Test
+  void ofATcpConnectionNobodyKnowsThePeer() {
+    assertThrows(IllegalStateException.class, out::peer);
   }
 
   @Test

@@ -64,6 +64,8 @@ public final class Libc {
       bind(-1, "getsockname", JAVA_INT, JAVA_INT, ADDRESS, ADDRESS);
   private static final MethodHandle MH$setsockopt =
       bind(-1, "setsockopt", JAVA_INT, JAVA_INT, JAVA_INT, JAVA_INT, ADDRESS, JAVA_INT);
+  private static final MethodHandle MH$getsockopt =
+      bind(-1, "getsockopt", JAVA_INT, JAVA_INT, JAVA_INT, JAVA_INT, ADDRESS, ADDRESS);
   private static final MethodHandle MH$shutdown =
       bind(-1, "shutdown", JAVA_INT, JAVA_INT, JAVA_INT);
   private static final MethodHandle MH$poll =
@@ -77,6 +79,7 @@ public final class Libc {
   private static final MethodHandle MH$write =
       bind(-1, "write", JAVA_LONG, JAVA_INT, ADDRESS, JAVA_LONG);
   private static final MethodHandle MH$getpid = bind(-1, "getpid", JAVA_INT);
+  private static final MethodHandle MH$geteuid = bind(-1, "geteuid", JAVA_INT);
   private static final MethodHandle MH$gettid = bind(-1, "gettid", JAVA_INT);
   private static final MethodHandle MH$tgkill =
       bind(-1, "tgkill", JAVA_INT, JAVA_INT, JAVA_INT, JAVA_INT);
@@ -283,12 +286,10 @@ public final class Libc {
     }
   }
 
-  public static int accept4(int fd, int flags) {
+  public static int accept4(int fd, MemorySegment address, MemorySegment length, int flags) {
     MemorySegment state = CAPTURE.get();
     try {
-      return result(
-          (int) MH$accept4.invokeExact(state, fd, MemorySegment.NULL, MemorySegment.NULL, flags),
-          state);
+      return result((int) MH$accept4.invokeExact(state, fd, address, length, flags), state);
     } catch (Throwable t) {
       throw unexpected(t);
     }
@@ -317,6 +318,17 @@ public final class Libc {
     try {
       return result(
           (int) MH$setsockopt.invokeExact(state, fd, level, option, value, length), state);
+    } catch (Throwable t) {
+      throw unexpected(t);
+    }
+  }
+
+  public static int getsockopt(
+      int fd, int level, int option, MemorySegment value, MemorySegment length) {
+    MemorySegment state = CAPTURE.get();
+    try {
+      return result(
+          (int) MH$getsockopt.invokeExact(state, fd, level, option, value, length), state);
     } catch (Throwable t) {
       throw unexpected(t);
     }
@@ -380,6 +392,15 @@ public final class Libc {
     MemorySegment state = CAPTURE.get();
     try {
       return (int) MH$getpid.invokeExact(state);
+    } catch (Throwable t) {
+      throw unexpected(t);
+    }
+  }
+
+  public static int geteuid() {
+    MemorySegment state = CAPTURE.get();
+    try {
+      return (int) MH$geteuid.invokeExact(state);
     } catch (Throwable t) {
       throw unexpected(t);
     }
