@@ -19,6 +19,7 @@ import java.lang.foreign.MemorySegment;
 import java.lang.management.ManagementFactory;
 import java.lang.reflect.Method;
 import java.lang.reflect.Proxy;
+import java.net.URI;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
@@ -256,7 +257,8 @@ class BitmapsTest {
 
   private static String location(Class<?> type) {
     // On the module path this is the module's, whatever the class file was patched from.
-    return Path.of(type.getProtectionDomain().getCodeSource().getLocation().getPath()).toString();
+    return Path.of(URI.create(type.getProtectionDomain().getCodeSource().getLocation().toString()))
+        .toString();
   }
 
   private static Path tests() {
