@@ -98,7 +98,7 @@ public final class ReturnPath {
   }
 
   private static StreamException unexpected(String expected, int type, int value) {
-    String found = type == StreamFormat.RP_PONG ? "PONG " + value : "message of type " + type;
+    String found = type == StreamFormat.RP_PONG ? "PONG " + value : StreamFormat.message(type);
     return new StreamException("return path: expected " + expected + ", found " + found);
   }
 

@@ -45,6 +45,7 @@ final class StreamFormat {
 
   static final int CMD_OPEN_RETURN_PATH = 1;
   static final int CMD_PING = 2;
+  static final int CMD_SWITCHOVER_START = 11;
 
   static final int RP_SHUT = 1;
   static final int RP_PONG = 2;
@@ -59,6 +60,76 @@ final class StreamFormat {
     if (bytes < 1 || bytes > MAX_NAME) {
       throw new IllegalArgumentException("section name of " + bytes + " bytes, not 1 to 255");
     }
+  }
+
+  /**
+   * Why one of the commands that QEMU has, up to its version 11.1, is refused.
+   *
+   * @return its number, its name and the reason, or null if QEMU has no such command
+   */
+  static String refusedCommand(int command) {
+    String postcopy = "postcopy is not supported here; turn off postcopy-ram at the source";
+    return switch (command) {
+      case 3 -> "command 3 (POSTCOPY_ADVISE): " + postcopy;
+      case 4 -> "command 4 (POSTCOPY_LISTEN): " + postcopy;
+      case 5 -> "command 5 (POSTCOPY_RUN): " + postcopy;
+      case 6 -> "command 6 (POSTCOPY_RAM_DISCARD): " + postcopy;
+      case 7 -> "command 7 (PACKAGED): " + postcopy;
+      case 8 ->
+          "command 8 (ENABLE_COLO): COLO is not supported here; turn off x-colo at the source";
+      case 9 -> "command 9 (POSTCOPY_RESUME): " + postcopy;
+      case 10 -> "command 10 (RECV_BITMAP): " + postcopy;
+      default -> null;
+    };
+  }
+
+  /**
+   * Why a record of the {@code ram} section is refused that has one of the flags which QEMU has, up
+   * to its version 11.1, and which are not used here.
+   *
+   * @return the flag's name, its value and the reason, or null if no such flag is among them
+   */
+  static String refusedFlag(int flags) {
+    if ((flags & 0x200) != 0) {
+      return "MULTIFD_FLUSH (0x200): multifd is not supported here; turn it off at the source";
+    }
+    if ((flags & 0x100) != 0) {
+      return "COMPRESS_PAGE (0x100): compressed pages are not supported here; turn off compress at"
+          + " the source";
+    }
+    if ((flags & 0x80) != 0) {
+      return "HOOK (0x80): RDMA is not supported here";
+    }
+    if ((flags & 0x40) != 0) {
+      return "XBZRLE (0x40): deltas are not supported here; turn off xbzrle at the source";
+    }
+    return null;
+  }
+
+  /** Why a subsection of the configuration is refused. */
+  static String refusedSubsection(String name) {
+    return switch (name) {
+      case "configuration/capabilities" ->
+          "the source has a capability that both ends must have and that is not supported here;"
+              + " turn off x-ignore-shared and mapped-ram there";
+      case "configuration/uuid" -> "turn off validate-uuid at the source";
+      case "configuration/target-page-bits" -> "the source's pages are not of 4096 bytes";
+      default -> "it is not known here";
+    };
+  }
+
+  /** The name of a message of the return path, as QEMU has them up to its version 11.1. */
+  static String message(int type) {
+    return switch (type) {
+      case RP_SHUT -> "SHUT";
+      case RP_PONG -> "PONG";
+      case 3 -> "REQ_PAGES_ID (type 3, of postcopy)";
+      case 4 -> "REQ_PAGES (type 4, of postcopy)";
+      case 5 -> "RECV_BITMAP (type 5, of postcopy)";
+      case 6 -> "RESUME_ACK (type 6, of postcopy)";
+      case 7 -> "SWITCHOVER_ACK (type 7; turn off switchover-ack at the destination)";
+      default -> "message of type " + type;
+    };
   }
 
   static String hex(long value) {

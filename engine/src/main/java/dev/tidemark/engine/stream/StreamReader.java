@@ -26,6 +26,12 @@ import java.util.stream.Stream;
  * {@link IterableHandler}s: each of the caller's must come, once; an unknown one is an error.
  * QEMU's own {@code timer} and {@code globalstate} are read and forgotten.
  *
+ * <p>A QEMU up to 11.1 can be the source. Its capability {@code return-path} is used where it is
+ * on. These must be off there: {@code multifd}, {@code xbzrle}, {@code compress}, {@code
+ * postcopy-ram}, {@code x-colo}, {@code x-ignore-shared}, {@code mapped-ram} and {@code
+ * validate-uuid}, which are refused by name, and {@code switchover-ack}, whose answer the source
+ * would await for ever.
+ *
  * <p>Never two guests: {@link #loadUntilHandover()} returns only after the source said go. If it
  * throws, the guest must not run here.
  *
@@ -278,8 +284,12 @@ public final class StreamReader {
       case StreamFormat.SECTION_START -> start(at);
       case StreamFormat.SECTION_PART, StreamFormat.SECTION_END -> piece(at, type);
       case StreamFormat.SECTION_FULL -> full(at);
-      case StreamFormat.SUBSECTION ->
-          throw wrong(at, "the configuration has a subsection, none of which is supported");
+      case StreamFormat.SUBSECTION -> {
+        in.enter("a subsection's name");
+        String subsection = text(readName());
+        throw wrong(
+            at, "subsection " + subsection + ": " + StreamFormat.refusedSubsection(subsection));
+      }
       default -> throw wrong(at, "element", "00 to 04 or 08", hex(type));
     }
     return false;
@@ -330,8 +340,23 @@ public final class StreamReader {
         returnPath.pong(id);
         return ramEnded;
       }
-      default ->
-          throw wrong(at, "command", "1 (OPEN_RETURN_PATH) or 2 (PING)", Integer.toString(command));
+      case StreamFormat.CMD_SWITCHOVER_START -> {
+        // The source's guest has stopped, and what devices sent on other channels may be loaded.
+        // Here they have no other channels.
+        checkLength(at, "SWITCHOVER_START", 0, length);
+        return false;
+      }
+      default -> {
+        String refused = StreamFormat.refusedCommand(command);
+        if (refused != null) {
+          throw wrong(at, refused);
+        }
+        throw wrong(
+            at,
+            "command",
+            "1 (OPEN_RETURN_PATH), 2 (PING) or 11 (SWITCHOVER_START)",
+            Integer.toString(command));
+      }
     }
   }
 
@@ -384,6 +409,7 @@ public final class StreamReader {
     at = in.position();
     long record = in.be64();
     if (record != StreamFormat.FLAG_EOS) {
+      checkFlags(at, (int) (record & FLAGS));
       throw wrong(at, "record after the block list", hex(StreamFormat.FLAG_EOS), hex(record));
     }
     ramId = id;
@@ -578,9 +604,19 @@ public final class StreamReader {
           length += Pages.SIZE;
           zeros++;
         }
-        default ->
-            throw wrong(at, "ram record's flags", "0x2, 0x8, 0x10, 0x22 or 0x28", hex(flags));
+        default -> {
+          checkFlags(at, flags);
+          throw wrong(at, "ram record's flags", "0x2, 0x8, 0x10, 0x22 or 0x28", hex(flags));
+        }
       }
+    }
+  }
+
+  /** Refuses by its name what a QEMU may send. */
+  private static void checkFlags(long at, int flags) {
+    String refused = StreamFormat.refusedFlag(flags);
+    if (refused != null) {
+      throw wrong(at, "ram record's flags: " + refused);
     }
   }
 

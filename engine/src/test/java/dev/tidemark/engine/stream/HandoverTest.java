@@ -120,7 +120,12 @@ class HandoverTest {
     assertSourceFails(pong, false, "connection closed while waiting for PONG");
     assertSourceFails(pong + pong, false, "expected PONG 1, found PONG 0");
     assertSourceFails(pong + "0003", false, "connection closed while waiting for PONG");
-    assertSourceFails(pong + "0003000c", false, "expected PONG, found message of type 3");
+    assertSourceFails(pong + "0003000c", false, "expected PONG, found REQ_PAGES_ID (type 3, of");
+    assertSourceFails(pong + "0004000c", false, "expected PONG, found REQ_PAGES (type 4, of");
+    assertSourceFails(pong + "00050000", false, "expected PONG, found RECV_BITMAP (type 5, of");
+    assertSourceFails(pong + "00060004", false, "expected PONG, found RESUME_ACK (type 6, of");
+    assertSourceFails(pong + "00070000", false, "turn off switchover-ack at the destination");
+    assertSourceFails(pong + "00080000", false, "expected PONG, found message of type 8");
     assertSourceFails(pong + "00020005", false, "expected 4 bytes of data, found 5");
     pong += "0002000400000001";
     assertSourceFails(pong, false, "connection closed while waiting for PONG");
