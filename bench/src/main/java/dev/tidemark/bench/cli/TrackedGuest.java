@@ -80,7 +80,10 @@ final class TrackedGuest implements AutoCloseable {
       tracked = new TrackedGuest(guest);
       tracked.device = device;
       tracked.tracker.add(device.source());
-      tracked.iommu = new GuestIommu(device, tracked.tracker.logs().getFirst());
+      RamBlockLog log = tracked.tracker.logs().getFirst();
+      // No CPU writes there but the VMM's own, which are marked.
+      tracked.tracker.coverByMarks(log, 0, log.block().pages());
+      tracked.iommu = new GuestIommu(device, log);
       guest.writeBy(tracked.iommu);
       tracked.iommu.start();
       return tracked;

@@ -16,8 +16,25 @@ public final class RunCursor {
   /** Words looked at in one go at most, so that places in them are ints. */
   private static final long MOST_WORDS = 1 << 24;
 
+  /** Keeps a bitmap's memory in place while a batch is read from it. */
+  public interface Lease {
+    /**
+     * Begins to read.
+     *
+     * @throws RuntimeException if the memory is gone or not to be read any more
+     */
+    void begin();
+
+    /** Ends what {@link #begin} began. */
+    void end();
+  }
+
   private final CheckedBitmapOps ops;
   private final RunScan scan = new RunScan();
+
+  /** Taken around each batch; null if the memory outlives the cursor's use. */
+  private Lease lease;
+
   private long startWord;
   private long endWord;
 
@@ -59,7 +76,7 @@ public final class RunCursor {
    */
   public void reset(MemorySegment map, long from, long end) {
     CheckedBitmapOps.checkRange(map, from, end - from);
-    begin(map, null, from, end);
+    begin(map, null, from, end, null);
   }
 
   /**
@@ -72,16 +89,31 @@ public final class RunCursor {
    * @throws IllegalArgumentException as said
    */
   public void reset(MemorySegment map, MemorySegment lines, long end) {
-    CheckedBitmapOps.checkRange(map, 0, end);
-    CheckedBitmapOps.checkRange(lines, 0, end + 511 >>> 9);
-    begin(map, lines, 0, end);
+    reset(map, lines, end, null);
   }
 
-  private void begin(MemorySegment map, MemorySegment lines, long from, long end) {
+  /**
+   * Begins with a bitmap that has a summary, in memory that another thread may take away.
+   *
+   * @param map as for {@link BitmapOps}
+   * @param lines as {@link BitmapOps#summarize} wrote it
+   * @param end bit behind the last
+   * @param lease taken around each {@link #batch()}, which throws what {@link Lease#begin} throws
+   * @throws IndexOutOfBoundsException if the bitmap or the summary is shorter
+   * @throws IllegalArgumentException if the range ends behind 2^40 bits, 4 PiB of pages
+   */
+  public void reset(MemorySegment map, MemorySegment lines, long end, Lease lease) {
+    CheckedBitmapOps.checkRange(map, 0, end);
+    CheckedBitmapOps.checkRange(lines, 0, end + 511 >>> 9);
+    begin(map, lines, 0, end, lease);
+  }
+
+  private void begin(MemorySegment map, MemorySegment lines, long from, long end, Lease lease) {
     if (end > MOST_BITS) {
       throw new IllegalArgumentException(
           "a range up to bit %d: 2^40 at most; beyond, take slices of the bitmap".formatted(end));
     }
+    this.lease = lease;
     startWord = from >>> 6;
     endWord = from == end ? 0 : end + 63 >>> 6;
     firstMask = -1L << from;
@@ -100,6 +132,18 @@ public final class RunCursor {
    * @return how many there are now, 0 after the last
    */
   public int batch() {
+    if (lease == null) {
+      return list();
+    }
+    lease.begin();
+    try {
+      return list();
+    } finally {
+      lease.end();
+    }
+  }
+
+  private int list() {
     int n;
     int[] ends = scan.ends;
     do {

@@ -16,6 +16,10 @@ public final class Epoch implements AutoCloseable {
   private final RamBlockLog log;
   private final RunCursor cursor = new RunCursor();
   private boolean open;
+
+  /** Whether the cursor is on this epoch's pages. */
+  private boolean iterating;
+
   private long pages;
 
   Epoch(RamBlockLog log) {
@@ -25,14 +29,30 @@ public final class Epoch implements AutoCloseable {
   void begin(long count) {
     pages = count;
     open = true;
+    iterating = false;
+  }
+
+  /** Ends it with its log. */
+  void end() {
+    open = false;
   }
 
   boolean isOpen() {
     return open;
   }
 
+  /** Before a batch is read. */
+  void checkIterating() {
+    checkOpen();
+    if (!iterating) {
+      throw new IllegalStateException(
+          "the cursor is on an epoch of block " + log.block().name() + " that ended: runs() first");
+    }
+  }
+
   private void checkOpen() {
     if (!open) {
+      log.checkNotClosed();
       throw new IllegalStateException(
           "the epoch of block " + log.block().name() + " was committed or aborted");
     }
@@ -43,7 +63,12 @@ public final class Epoch implements AutoCloseable {
     return log.block();
   }
 
-  /** How many pages the epoch holds. */
+  /**
+   * How many pages the epoch holds.
+   *
+   * @throws IllegalStateException if it was committed or aborted; a {@link
+   *     dev.tidemark.ffm.ClosedException} if its log is closed
+   */
   public long pages() {
     checkOpen();
     return pages;
@@ -52,11 +77,14 @@ public final class Epoch implements AutoCloseable {
   /**
    * The epoch's runs of consecutive dirty pages, in ascending order, from the first.
    *
-   * @return the epoch's one cursor, set back to the start
+   * @return the epoch's one cursor, set back to the start. Once the epoch has ended its {@link
+   *     RunCursor#batch()} throws IllegalStateException, a {@link dev.tidemark.ffm.ClosedException}
+   *     if the log was closed
    */
   public RunCursor runs() {
     checkOpen();
     log.resetToSendPlane(cursor);
+    iterating = true;
     return cursor;
   }
 
@@ -74,7 +102,7 @@ public final class Epoch implements AutoCloseable {
     log.endEpoch(true);
   }
 
-  /** Aborts the epoch if it is still open. */
+  /** Aborts the epoch if it is still open; with the log it is closed already. */
   @Override
   public void close() {
     if (open) {

@@ -1,6 +1,7 @@
 package dev.tidemark.engine.log;
 
 import dev.tidemark.engine.bitmap.BitmapOps;
+import dev.tidemark.ffm.ClosedException;
 import java.lang.foreign.MemorySegment;
 
 /**
@@ -10,7 +11,8 @@ import java.lang.foreign.MemorySegment;
  *
  * <p>Positions are pages of the block. Bit n of the plane is page n.
  *
- * <p>Threading: the thread that called {@code fill()}. One object per log, never allocated anew.
+ * <p>Threading: the thread that called {@code fill()}; for any other, and after close, what reads
+ * or writes the plane throws {@link ClosedException}. One object per log, never allocated anew.
  */
 public final class FillPlane implements AutoCloseable {
   /**
@@ -36,7 +38,15 @@ public final class FillPlane implements AutoCloseable {
     this.pages = pages;
   }
 
+  /** What writes here must hold the plane: closing the log waits for that, and for nothing else. */
+  private void checkHeld() {
+    if (!log.isFilling()) {
+      throw new ClosedException("fill plane of block " + log.block().name());
+    }
+  }
+
   private void check(long page, long count) {
+    checkHeld();
     if (page < 0 || count < 0 || page > pages - count) {
       throw new IndexOutOfBoundsException(
           "pages %d+%d of block %s, which has %d"
@@ -48,9 +58,11 @@ public final class FillPlane implements AutoCloseable {
    * The plane itself, for a kernel that ORs. It is ours, touched in advance, starts at a multiple
    * of 64 bytes and has {@link #SLACK_BYTES} behind it, then a guard page.
    *
-   * @return little-endian 64-bit words, padded to 64 bytes
+   * @return little-endian 64-bit words, padded to 64 bytes; not to be used once this is closed,
+   *     which nothing checks
    */
   public MemorySegment segment() {
+    checkHeld();
     return map;
   }
 

@@ -28,8 +28,13 @@ final class MarksPlane implements AutoCloseable {
   MarksPlane(long planeBytes) {
     long summaryBits = (planeBytes / 8 + WORDS_PER_SUMMARY_BIT - 1) / WORDS_PER_SUMMARY_BIT;
     summaryWords = (summaryBits + 63) / 64;
-    map = arena.allocate(planeBytes, 64);
-    top = arena.allocate(summaryWords * 8, 64);
+    try {
+      map = arena.allocate(planeBytes, 64);
+      top = arena.allocate(summaryWords * 8, 64);
+    } catch (Throwable e) {
+      arena.close();
+      throw e;
+    }
   }
 
   /**

@@ -3,6 +3,10 @@ package dev.tidemark.engine.log;
 import dev.tidemark.ffm.Pages;
 import java.lang.foreign.MemorySegment;
 import java.nio.charset.StandardCharsets;
+import java.util.ArrayList;
+import java.util.HashSet;
+import java.util.List;
+import java.util.Set;
 
 /**
  * One contiguous piece of guest memory: the unit that the migration stream names and that a log
@@ -10,7 +14,8 @@ import java.nio.charset.StandardCharsets;
  * block.
  *
  * @param name what both sides call it, 1 to 255 bytes of UTF-8
- * @param memory its host mapping: native, at a page boundary, a multiple of the page long
+ * @param memory its host mapping: native, writable, not closed, at a page boundary, a multiple of
+ *     the page long
  */
 public record RamBlock(String name, MemorySegment memory) {
   /** Checks the name and the memory. */
@@ -23,12 +28,52 @@ public record RamBlock(String name, MemorySegment memory) {
     if (!memory.isNative()) {
       throw new IllegalArgumentException("block " + name + ": heap memory has no fixed address");
     }
+    if (memory.isReadOnly()) {
+      throw new IllegalArgumentException("block " + name + ": a guest's memory is not read-only");
+    }
+    checkOpen(name, memory);
     if (memory.byteSize() == 0
         || memory.byteSize() % Pages.SIZE != 0
         || memory.address() % Pages.SIZE != 0) {
       throw new IllegalArgumentException(
           "block %s: %d bytes at 0x%x are not whole pages of %d bytes"
               .formatted(name, memory.byteSize(), memory.address(), Pages.SIZE));
+    }
+  }
+
+  private static void checkOpen(String name, MemorySegment memory) {
+    if (!memory.scope().isAlive()) {
+      throw new IllegalArgumentException(
+          "block %s: the arena of its %d bytes at 0x%x is closed"
+              .formatted(name, memory.byteSize(), memory.address()));
+    }
+  }
+
+  /**
+   * Checks that blocks can be those of one guest: names all different, no memory closed, and no
+   * page in two of them at one address, as each would lose the other's writes. Memory that is
+   * mapped twice is not noticed.
+   *
+   * @throws IllegalArgumentException if not, naming the blocks and what they share
+   */
+  public static void checkTogether(List<RamBlock> blocks) {
+    List<RamBlock> sorted = new ArrayList<>(blocks);
+    sorted.sort((one, two) -> Long.compareUnsigned(one.address(), two.address()));
+    Set<String> names = new HashSet<>();
+    RamBlock before = null;
+    for (RamBlock block : sorted) {
+      if (!names.add(block.name)) {
+        throw new IllegalArgumentException("two blocks of one name: " + blocks);
+      }
+      checkOpen(block.name, block.memory);
+      if (before != null && block.address() - before.address() < before.bytes()) {
+        long first = (block.address() - before.address()) >>> Pages.SHIFT;
+        long shared = Math.min(before.pages() - first, block.pages());
+        throw new IllegalArgumentException(
+            "blocks %s and %s share memory: pages %d+%d of %s are pages 0+%d of %s"
+                .formatted(before, block, first, shared, before.name, shared, block.name));
+      }
+      before = block;
     }
   }
 

@@ -5,6 +5,7 @@ import dev.tidemark.engine.bitmap.Bitmaps;
 import dev.tidemark.engine.bitmap.RunCursor;
 import dev.tidemark.ffm.ClosedException;
 import dev.tidemark.ffm.Mapping;
+import dev.tidemark.ffm.internal.Unwind;
 import java.lang.foreign.MemorySegment;
 import java.util.concurrent.locks.ReentrantLock;
 
@@ -19,12 +20,19 @@ import java.util.concurrent.locks.ReentrantLock;
  *
  * <p>Threading: {@link #mark} from any thread, without a lock. Everything else is ordered by one
  * lock; a flip waits until the {@link FillPlane} is let go. Harvest, commit and abort belong to the
- * one thread that sends.
+ * one thread that sends. {@link #close()} from any thread, at any time.
  */
 public final class RamBlockLog implements AutoCloseable {
   private final RamBlock block;
   private final BitmapOps ops = Bitmaps.ops();
   private final ReentrantLock lock = new ReentrantLock();
+
+  /**
+   * Held while somebody reads the send plane: not {@link #lock}, as a reader must not wait for a
+   * sync. Taken after that, never the other way round.
+   */
+  private final ReentrantLock reading = new ReentrantLock();
+
   private final long pages;
   private final long planeWords;
   private final Mapping planeA;
@@ -34,15 +42,34 @@ public final class RamBlockLog implements AutoCloseable {
   private final MemorySegment lines;
   private final FillPlane fill;
   private final Epoch epoch = new Epoch(this);
+  private final RunCursor.Lease lease =
+      new RunCursor.Lease() {
+        @Override
+        public void begin() {
+          reading.lock();
+          try {
+            epoch.checkIterating();
+          } catch (RuntimeException e) {
+            reading.unlock();
+            throw e;
+          }
+        }
+
+        @Override
+        public void end() {
+          reading.unlock();
+        }
+      };
   private MemorySegment send;
-  private boolean closed;
+  private volatile boolean closed;
   private long harvests;
 
   /**
    * An empty log.
    *
    * @param block the block, whose memory stays the VMM's
-   * @throws dev.tidemark.ffm.LinuxException if there is no memory for the planes
+   * @throws dev.tidemark.ffm.LinuxException if there is no memory for the planes; nothing stays
+   *     allocated then
    */
   public RamBlockLog(RamBlock block) {
     this.block = block;
@@ -51,10 +78,21 @@ public final class RamBlockLog implements AutoCloseable {
     long planeBytes = (pages + 511) / 512 * 64;
     planeWords = planeBytes / 8;
     long lineBytes = (planeBytes / 64 + 511) / 512 * 64;
-    planeA = Mapping.guarded(planeBytes + FillPlane.SLACK_BYTES);
-    planeB = Mapping.guarded(planeBytes + FillPlane.SLACK_BYTES);
-    lineMapping = Mapping.guarded(lineBytes);
-    marks = new MarksPlane(planeBytes);
+    Mapping one = null;
+    Mapping two = null;
+    Mapping three = null;
+    try {
+      one = Mapping.guarded(planeBytes + FillPlane.SLACK_BYTES);
+      two = Mapping.guarded(planeBytes + FillPlane.SLACK_BYTES);
+      three = Mapping.guarded(lineBytes);
+      marks = new MarksPlane(planeBytes);
+    } catch (Throwable e) {
+      Unwind.closeAll(e, one, two, three);
+      throw e;
+    }
+    planeA = one;
+    planeB = two;
+    lineMapping = three;
     lines = lineMapping.segment();
     fill = new FillPlane(this, ops, pages);
     fill.map = planeA.segment().asSlice(0, planeBytes);
@@ -75,13 +113,19 @@ public final class RamBlockLog implements AutoCloseable {
    * @param page first page
    * @param count how many, at least 1
    * @throws IndexOutOfBoundsException if they are not all in the block
+   * @throws ClosedException if the log is closed
    */
   public void mark(long page, long count) {
     if (page < 0 || count < 1 || page > pages - count) {
       throw new IndexOutOfBoundsException(
           "pages %d+%d of block %s, which has %d".formatted(page, count, block.name(), pages));
     }
-    marks.mark(page, count);
+    try {
+      marks.mark(page, count);
+    } catch (IllegalStateException e) {
+      // From the arena, which knows it without a check here.
+      throw closedException();
+    }
   }
 
   /** Makes every page dirty. */
@@ -101,9 +145,24 @@ public final class RamBlockLog implements AutoCloseable {
     lock.lock();
     if (closed) {
       lock.unlock();
-      throw new ClosedException("log of block " + block.name());
+      throw closedException();
     }
     return fill;
+  }
+
+  /** Whether the calling thread holds the fill plane of an open log. */
+  boolean isFilling() {
+    return lock.isHeldByCurrentThread() && !closed;
+  }
+
+  void checkNotClosed() {
+    if (closed) {
+      throw closedException();
+    }
+  }
+
+  private ClosedException closedException() {
+    return new ClosedException("log of block " + block.name());
   }
 
   void unlock() {
@@ -150,16 +209,21 @@ public final class RamBlockLog implements AutoCloseable {
 
   void resetToSendPlane(RunCursor cursor) {
     try (FillPlane _ = fill()) {
-      cursor.reset(send, lines, pages);
+      cursor.reset(send, lines, pages, lease);
     }
   }
 
   void endEpoch(boolean giveBack) {
     try (FillPlane plane = fill()) {
-      if (giveBack) {
-        ops.orLines(plane.map, send, planeWords, lines);
+      reading.lock();
+      try {
+        if (giveBack) {
+          ops.orLines(plane.map, send, planeWords, lines);
+        }
+        ops.clearLines(send, planeWords, lines);
+      } finally {
+        reading.unlock();
       }
-      ops.clearLines(send, planeWords, lines);
     }
   }
 
@@ -187,20 +251,23 @@ public final class RamBlockLog implements AutoCloseable {
     }
   }
 
-  /** Frees the planes; waits for whoever holds the fill plane. The block's memory stays. */
+  /**
+   * Frees the planes; waits for whoever holds the fill plane or reads a batch of the epoch's runs.
+   * Whatever is called afterwards throws {@link ClosedException}. The block's memory stays.
+   */
   @Override
   public void close() {
     lock.lock();
+    reading.lock();
     try {
       if (closed) {
         return;
       }
       closed = true;
-      planeA.close();
-      planeB.close();
-      lineMapping.close();
-      marks.close();
+      epoch.end();
+      Unwind.rethrow(Unwind.closeAll(null, planeA, planeB, lineMapping, marks));
     } finally {
+      reading.unlock();
       lock.unlock();
     }
   }

@@ -80,6 +80,7 @@ public final class OutgoingMigration {
   private long windowBytes;
   private boolean guestStopped;
   private boolean devicesStarted;
+  private boolean claimed;
 
   // Guarded by this: cancel and go exclude each other.
   private boolean cancelled;
@@ -90,7 +91,8 @@ public final class OutgoingMigration {
   /**
    * For a guest without devices that have a state of their own to move.
    *
-   * @param tracker the guest's blocks and sources, tracking off
+   * @param tracker the guest's blocks and sources, tracking off; this migration's alone until it
+   *     ends
    * @param socket connected to the destination; stays the caller's
    * @param guest stops and resumes the guest
    * @param sections its state, sent in this order
@@ -108,7 +110,8 @@ public final class OutgoingMigration {
   }
 
   /**
-   * @param tracker the guest's blocks and sources, tracking off
+   * @param tracker the guest's blocks and sources, tracking off; this migration's alone until it
+   *     ends
    * @param socket connected to the destination; stays the caller's
    * @param guest stops and resumes the guest
    * @param devices stopped and resumed by this; their state goes out between the rounds and, the
@@ -203,6 +206,9 @@ public final class OutgoingMigration {
   }
 
   private void open() {
+    // Before anything is said: a tracker in use is nobody else's to start or stop.
+    tracker.claim();
+    claimed = true;
     List<RamBlock> blocks = tracker.logs().stream().map(RamBlockLog::block).toList();
     writer.begin(options.machine());
     if (options.returnPath()) {
@@ -483,7 +489,9 @@ public final class OutgoingMigration {
       }
     }
     try {
-      tracker.stop();
+      if (claimed) {
+        tracker.release();
+      }
     } catch (RuntimeException e) {
       text.append(text.isEmpty() ? "" : "; ")
           .append("tracking could not be turned off: ")

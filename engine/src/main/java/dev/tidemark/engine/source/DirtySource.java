@@ -1,5 +1,7 @@
 package dev.tidemark.engine.source;
 
+import dev.tidemark.engine.log.RamBlockLog;
+
 /**
  * Something that reports written pages into RAM-block logs. A {@link DirtyTracker} starts, asks and
  * stops it, one call at a time.
@@ -10,8 +12,29 @@ package dev.tidemark.engine.source;
  * #markAll()} count them as dirty.
  */
 public interface DirtySource extends AutoCloseable {
+  /** Takes the pages that a source covers. */
+  @FunctionalInterface
+  interface Coverage {
+    /**
+     * Adds pages.
+     *
+     * @param log the log of their block
+     * @param page first page
+     * @param count how many
+     */
+    void add(RamBlockLog log, long page, long count);
+  }
+
   /** What it is, for statistics and error messages, such as {@code kvm-manual}. */
   String name();
+
+  /**
+   * Says of which pages this source reports the writes of the guest's CPUs; always the same ones.
+   * {@link DirtyTracker#start()} refuses a guest of which a page is covered by no source. A source
+   * of what devices write covers nothing, as here: a page that only devices write is covered by the
+   * VMM's word, {@link DirtyTracker#coverByMarks}.
+   */
+  default void cover(Coverage coverage) {}
 
   /**
    * Turns tracking on. Enabling may forget writes made before: the tracker marks every page

@@ -73,6 +73,11 @@ public final class KvmDirtyRingSource implements DirtySource {
   }
 
   @Override
+  public void cover(Coverage coverage) {
+    logging.cover(coverage);
+  }
+
+  @Override
   public void start() {
     logging.start();
   }

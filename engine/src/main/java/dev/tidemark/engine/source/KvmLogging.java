@@ -45,6 +45,13 @@ final class KvmLogging {
         slot.log().block().address() + (slot.firstPage() << Pages.SHIFT));
   }
 
+  /** Covers what vCPUs write through the slots. */
+  void cover(DirtySource.Coverage coverage) {
+    for (KvmSlot slot : slots) {
+      coverage.add(slot.log(), slot.firstPage(), slot.pages());
+    }
+  }
+
   /** Makes every page of every slot dirty. */
   void markAll() {
     for (KvmSlot slot : slots) {

@@ -1,7 +1,9 @@
 package dev.tidemark.engine.source;
 
 import dev.tidemark.engine.log.FillPlane;
+import dev.tidemark.ffm.ClosedException;
 import dev.tidemark.ffm.Mapping;
+import dev.tidemark.ffm.internal.Unwind;
 import dev.tidemark.ffm.kvm.KvmConstants;
 import dev.tidemark.ffm.kvm.KvmVm;
 import java.lang.foreign.MemorySegment;
@@ -27,6 +29,7 @@ public final class KvmSlotLogSource implements DirtySource {
   private final Mapping scratch;
   private final MemorySegment[] answers;
   private boolean protecting;
+  private boolean closed;
 
   /**
    * @param vm the VM, borrowed
@@ -54,6 +57,11 @@ public final class KvmSlotLogSource implements DirtySource {
   }
 
   @Override
+  public void cover(Coverage coverage) {
+    logging.cover(coverage);
+  }
+
+  @Override
   public void start() {
     try {
       if (manual) {
@@ -70,14 +78,18 @@ public final class KvmSlotLogSource implements DirtySource {
         protecting = true;
       }
       logging.start();
-    } catch (RuntimeException e) {
-      stop();
+    } catch (Throwable e) {
+      Unwind.attempt(e, this::stop);
       throw e;
     }
   }
 
   @Override
   public void sync() {
+    if (closed) {
+      // KVM would write its answer to where the scratch plane was.
+      throw new ClosedException(name());
+    }
     for (int i = 0; i < slots.length; i++) {
       KvmSlot slot = slots[i];
       MemorySegment answer = answers[i];
@@ -102,16 +114,20 @@ public final class KvmSlotLogSource implements DirtySource {
 
   @Override
   public void stop() {
-    logging.stop();
+    Throwable failure = Unwind.attempt(null, logging::stop);
     if (protecting) {
       protecting = false;
-      vm.enableCap(KvmConstants.KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, 0);
+      failure =
+          Unwind.attempt(
+              failure, () -> vm.enableCap(KvmConstants.KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, 0));
     }
+    Unwind.rethrow(failure);
   }
 
   @Override
   public void close() {
-    stop();
-    scratch.close();
+    closed = true;
+    Throwable failure = Unwind.attempt(null, this::stop);
+    Unwind.rethrow(Unwind.closeAll(failure, scratch));
   }
 }

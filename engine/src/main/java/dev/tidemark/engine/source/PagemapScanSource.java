@@ -4,6 +4,7 @@ import dev.tidemark.engine.log.FillPlane;
 import dev.tidemark.engine.log.RamBlock;
 import dev.tidemark.engine.log.RamBlockLog;
 import dev.tidemark.ffm.Pages;
+import dev.tidemark.ffm.internal.Unwind;
 import dev.tidemark.ffm.userfaultfd.Pagemap;
 import dev.tidemark.ffm.userfaultfd.Userfaultfd;
 import dev.tidemark.ffm.userfaultfd.UserfaultfdUapi;
@@ -40,6 +41,13 @@ public final class PagemapScanSource implements DirtySource {
   }
 
   @Override
+  public void cover(Coverage coverage) {
+    for (RamBlockLog log : logs) {
+      coverage.add(log, 0, log.block().pages());
+    }
+  }
+
+  @Override
   public void start() {
     try {
       userfaultfd = Userfaultfd.open(UserfaultfdUapi.UFFD_FEATURE_WP_ASYNC);
@@ -49,8 +57,8 @@ public final class PagemapScanSource implements DirtySource {
         userfaultfd.register(block.address(), block.bytes());
         userfaultfd.writeProtect(block.address(), block.bytes(), true);
       }
-    } catch (RuntimeException e) {
-      stop();
+    } catch (Throwable e) {
+      Unwind.attempt(e, this::stop);
       throw e;
     }
   }
@@ -83,14 +91,10 @@ public final class PagemapScanSource implements DirtySource {
   @Override
   public void stop() {
     // Closing ends every registration and takes the protection away.
-    if (pagemap != null) {
-      pagemap.close();
-      pagemap = null;
-    }
-    if (userfaultfd != null) {
-      userfaultfd.close();
-      userfaultfd = null;
-    }
+    Throwable failure = Unwind.closeAll(null, pagemap, userfaultfd);
+    pagemap = null;
+    userfaultfd = null;
+    Unwind.rethrow(failure);
   }
 
   @Override

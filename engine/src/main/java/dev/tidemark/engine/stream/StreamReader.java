@@ -92,8 +92,8 @@ public final class StreamReader {
   /**
    * @param socket the connection, nothing of the stream read yet; borrowed
    * @param machine the machine's name, which must be the source's
-   * @param blocks all of the guest's memory, of different names; the source must have the same
-   *     names and lengths
+   * @param blocks all of the guest's memory, of different names, no page in two of them; the source
+   *     must have the same names and lengths
    * @param iterables for the iterable sections that must come
    * @param handlers for the full sections that must come
    */
@@ -111,9 +111,7 @@ public final class StreamReader {
         blocks.stream()
             .map(block -> block.name().getBytes(StandardCharsets.UTF_8))
             .toArray(byte[][]::new);
-    if (blocks.stream().map(RamBlock::name).distinct().count() != blocks.size()) {
-      throw new IllegalArgumentException("two blocks of one name: " + blocks);
-    }
+    RamBlock.checkTogether(blocks);
     this.handlers = List.copyOf(handlers);
     this.missing = new ArrayList<>(handlers);
     this.iterables = List.copyOf(iterables);

@@ -89,6 +89,7 @@ class DeviceWritesMigrationTest {
   private final Guest guest = new Guest();
 
   DeviceWritesMigrationTest() {
+    tracker.coverByMarks(log, 0, PAGES);
     group.setContainer(container);
     container.setIommu(VfioUapi.VFIO_TYPE1v2_IOMMU);
     behindType1 = DmaDevice.open(DmaDevice.PLAIN, group);

@@ -85,6 +85,7 @@ class DirtyTrackerTest {
   void setUp() {
     memory = Mapping.anonymous(PAGES * Pages.SIZE);
     tracker = new DirtyTracker(List.of(new RamBlock("ram", memory.segment())));
+    tracker.coverByMarks(tracker.logs().getFirst(), 0, PAGES);
   }
 
   @AfterEach

@@ -128,6 +128,7 @@ class PassesTest {
   void theVmmsMarksTakeWorkOnlyWhereTheyAre() {
     try (Mapping memory = Mapping.anonymous(PAGES * Pages.SIZE);
         DirtyTracker tracker = new DirtyTracker(List.of(new RamBlock("ram", memory.segment())))) {
+      tracker.coverByMarks(tracker.logs().getFirst(), 0, PAGES);
       tracker.start();
       costOfARound(tracker);
       assertEquals(0, costOfARound(tracker).markWords());

@@ -297,6 +297,7 @@ class DmaLimitTest {
       device = DmaDevice.open(DmaDevice.PRE_COPY, group);
       source = new Type1Source(container, new DmaMap());
       tracker.add(source);
+      tracker.coverByMarks(tracker.logs().getFirst(), 0, PAGES);
     }
 
     long iova(long at) {

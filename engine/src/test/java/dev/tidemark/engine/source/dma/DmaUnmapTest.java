@@ -142,6 +142,7 @@ class DmaUnmapTest {
     tracker = new DirtyTracker(List.of(new RamBlock("ram", memory.segment())));
     tracker.add(source);
     log = tracker.logs().getFirst();
+    tracker.coverByMarks(log, 0, log.block().pages());
     tracker.start();
     tracker.harvest();
     tracker.commit();

@@ -333,6 +333,7 @@ class InjectedFailureTest {
           DirtyTracker tracker = new DirtyTracker(List.of(new RamBlock("ram", memory.segment())))) {
         Type1Source source = new Type1Source(container, new DmaMap());
         tracker.add(source);
+        tracker.coverByMarks(tracker.logs().getFirst(), 0, PAGES);
         long first = 1L << 24;
         long second = first + 64 * PAGE;
         Runnable map = () -> source.map(second, 64 * PAGE, tracker.logs().getFirst(), 101, true);

@@ -50,6 +50,7 @@ final class LabDma implements AutoCloseable {
     source = new HwptSource(ioas, map, policy);
     tracker = new DirtyTracker(blocks);
     tracker.add(source);
+    tracker.logs().forEach(log -> tracker.coverByMarks(log, 0, log.block().pages()));
   }
 
   /** A page table that tracks, not yet added to the source. */

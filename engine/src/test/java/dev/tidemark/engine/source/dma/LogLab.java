@@ -41,6 +41,7 @@ final class LogLab implements AutoCloseable {
     source = new DeviceLogSource(ioas, map, settle);
     tracker = new DirtyTracker(blocks);
     tracker.add(source);
+    tracker.logs().forEach(log -> tracker.coverByMarks(log, 0, log.block().pages()));
     for (int i = 0; i < devices; i++) {
       source.add(open(i).vfio());
     }

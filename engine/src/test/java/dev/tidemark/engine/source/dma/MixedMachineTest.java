@@ -85,6 +85,7 @@ class MixedMachineTest {
     tables.add(hwpt);
     nobody.addUntracked("stranger");
     List.of(logs, tables, type1, nobody).forEach(tracker::add);
+    tracker.coverByMarks(log, 0, PAGES);
     logs.map(LOGS, PAGES * PAGE, log, 0, true);
     tables.map(IOMMU, PAGES * PAGE, log, 0, true);
     type1.map(TYPE1, PAGES * PAGE, log, 0, true);

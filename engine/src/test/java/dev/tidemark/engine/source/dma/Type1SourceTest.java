@@ -80,6 +80,7 @@ class Type1SourceTest {
     tracker = new DirtyTracker(List.of(new RamBlock("ram", memory.segment())));
     tracker.add(source);
     log = tracker.logs().getFirst();
+    tracker.coverByMarks(log, 0, log.block().pages());
   }
 
   private void map(long at, long pages, long page, boolean writable) {
@@ -334,6 +335,7 @@ class Type1SourceTest {
         logs.add(device.vfio());
         tracker.add(logs);
         log = tracker.logs().getFirst();
+        tracker.coverByMarks(log, 0, log.block().pages());
         logs.map(BASE * PAGE, PAGES * PAGE, log, 0, true);
         start();
         device.write((BASE + 2) * PAGE, 1);

@@ -66,6 +66,10 @@ class UnmapWindowTest {
   private final RamBlockLog log = tracker.logs().getFirst();
   private final List<AutoCloseable> resources = new ArrayList<>();
 
+  UnmapWindowTest() {
+    tracker.coverByMarks(log, 0, log.block().pages());
+  }
+
   @AfterEach
   void close() throws Exception {
     tracker.close();
