@@ -44,7 +44,8 @@ public final class Unwind {
     return failure;
   }
 
-  private static Throwable join(Throwable before, Throwable next) {
+  /** Adds a failure to the first one so far, which may be null; returns the first. */
+  public static Throwable join(Throwable before, Throwable next) {
     if (before == null) {
       return next;
     }

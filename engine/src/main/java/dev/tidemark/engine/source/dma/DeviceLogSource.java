@@ -5,6 +5,7 @@ import dev.tidemark.engine.log.RamBlockLog;
 import dev.tidemark.engine.source.plan.DeviceRanges;
 import dev.tidemark.engine.source.plan.DeviceRanges.Range;
 import dev.tidemark.ffm.Pages;
+import dev.tidemark.ffm.internal.Unwind;
 import dev.tidemark.ffm.iommufd.Ioas;
 import dev.tidemark.ffm.vfio.DmaRange;
 import dev.tidemark.ffm.vfio.VfioContainer;
@@ -57,6 +58,10 @@ public final class DeviceLogSource extends DmaSource {
 
   private final DmaSpace space;
   private final Runnable settle;
+
+  /** A report whose place in its plane is a multiple of this, in pages, can go there directly. */
+  private final long alignment;
+
   private final DmaCursor cursor = new DmaCursor();
   private final List<Expected> expected = new ArrayList<>();
   private VfioDevice[] devices = {};
@@ -68,7 +73,7 @@ public final class DeviceLogSource extends DmaSource {
   private long trackedPages = 1;
   private String refusal;
   private long replans;
-  private RuntimeException failure;
+  private Throwable failure;
 
   // Which devices are asked.
   private int from;
@@ -105,9 +110,15 @@ public final class DeviceLogSource extends DmaSource {
 
   /** As said, with something between it and the kernel. */
   DeviceLogSource(DmaSpace space, DmaMap map, Runnable settle) {
+    this(space, map, settle, DirectAnswers.ALIGNMENT);
+  }
+
+  /** As said, on a kernel that needs answers to begin at a multiple of so many pages. */
+  DeviceLogSource(DmaSpace space, DmaMap map, Runnable settle, long alignment) {
     super(map, settle == null ? UnmapPolicy.STRICT : UnmapPolicy.QUERY);
     this.space = space;
     this.settle = settle;
+    this.alignment = alignment;
   }
 
   @Override
@@ -172,13 +183,15 @@ public final class DeviceLogSource extends DmaSource {
       if (at < 0) {
         throw new IllegalArgumentException(device + " was not added");
       }
+      Error error = null;
       if (tracking) {
         report(at, at + 1);
-        failure = ranges.isEmpty() ? failure : stop(device, failure);
-        if (failure != null) {
-          failure = null;
+        Throwable failed = ranges.isEmpty() ? failure : stop(device, failure);
+        failure = null;
+        if (failed != null) {
           map.markWritable();
         }
+        error = failed instanceof Error thrown ? thrown : null;
       }
       VfioDevice[] rest = new VfioDevice[devices.length - 1];
       System.arraycopy(devices, 0, rest, 0, at);
@@ -187,6 +200,7 @@ public final class DeviceLogSource extends DmaSource {
       if (started && !tracking) {
         restart();
       }
+      Unwind.rethrow(error);
     } finally {
       map.unlock();
     }
@@ -285,30 +299,23 @@ public final class DeviceLogSource extends DmaSource {
         }
         largest = Math.max(largest, answer);
       }
-    } catch (RuntimeException e) {
-      throw stopAll(devices, begun, e);
+    } catch (Throwable e) {
+      stopAll(devices, begun, e);
+      throw e;
     }
     return largest;
   }
 
-  private static RuntimeException stopAll(
-      VfioDevice[] devices, int begun, RuntimeException failure) {
+  /** Stops the first of them, also if one fails; returns the first failure. */
+  private static Throwable stopAll(VfioDevice[] devices, int begun, Throwable failure) {
     for (int i = 0; i < begun; i++) {
       failure = stop(devices[i], failure);
     }
     return failure;
   }
 
-  private static RuntimeException stop(VfioDevice device, RuntimeException failure) {
-    try {
-      device.dmaLoggingStop();
-    } catch (RuntimeException e) {
-      if (failure == null) {
-        return e;
-      }
-      failure.addSuppressed(e);
-    }
-    return failure;
+  private static Throwable stop(VfioDevice device, Throwable failure) {
+    return Unwind.attempt(failure, device::dmaLoggingStop);
   }
 
   private DeviceRanges plan() {
@@ -328,16 +335,16 @@ public final class DeviceLogSource extends DmaSource {
     ranges = List.of();
     trackedPages = 1;
     refusal = null;
-    tracking = true;
-    if (devices.length > 0 && !plan.ranges(1).isEmpty()) {
-      try {
+    tracking = false;
+    try {
+      if (devices.length > 0 && !plan.ranges(1).isEmpty()) {
         Started begun = begin(devices, plan);
         ranges = begun.ranges;
         trackedPages = begun.trackedPages;
-      } catch (RuntimeException e) {
-        refusal = e.getMessage();
-        tracking = false;
       }
+      tracking = true;
+    } catch (RuntimeException e) {
+      refusal = e.getMessage();
     }
     rangeFirst = ranges.stream().mapToLong(range -> range.iova() >>> Pages.SHIFT).toArray();
     rangeEnd = ranges.stream().mapToLong(range -> (range.last() >>> Pages.SHIFT) + 1).toArray();
@@ -348,8 +355,11 @@ public final class DeviceLogSource extends DmaSource {
     if (!ranges.isEmpty()) {
       stopAll(devices, devices.length, null);
     }
-    enable();
-    map.markWritable();
+    try {
+      enable();
+    } finally {
+      map.markWritable();
+    }
   }
 
   /** Does not fail if a device cannot log: then everything counts as dirty. */
@@ -371,10 +381,7 @@ public final class DeviceLogSource extends DmaSource {
       started = false;
       if (tracking) {
         tracking = false;
-        RuntimeException failed = ranges.isEmpty() ? null : stopAll(devices, devices.length, null);
-        if (failed != null) {
-          throw failed;
-        }
+        Unwind.rethrow(ranges.isEmpty() ? null : stopAll(devices, devices.length, null));
       }
     } finally {
       map.unlock();
@@ -388,10 +395,10 @@ public final class DeviceLogSource extends DmaSource {
     }
     report(0, devices.length);
     if (failure != null) {
-      RuntimeException failed = failure;
+      Throwable failed = failure;
       failure = null;
       restart();
-      throw failed;
+      Unwind.rethrow(failed);
     }
   }
 
@@ -433,15 +440,15 @@ public final class DeviceLogSource extends DmaSource {
     long tracked = trackedPages;
     long wholeFirst = groupFirst & -tracked;
     long wholeEnd = groupEnd + tracked - 1 & -tracked;
-    // From the first of the log's pages that is all here and begins on a byte of the plane.
+    // From the first of the log's pages that is all here and begins where a report may.
     long first = groupFirst + tracked - 1 & -tracked;
-    for (int i = 0; i < 8 && (first + groupShift & 7) != 0; i++) {
+    for (int i = 0; i < alignment && (first + groupShift & alignment - 1) != 0; i++) {
       first += tracked;
     }
     // To where a page too many would still be in the plane's slack.
     long room = groupLog.block().pages() + (FillPlane.SLACK_BYTES << 3) - tracked - groupShift;
     long end = Math.min(groupEnd, room) & -tracked;
-    if ((first + groupShift & 7) == 0 && end - first >= DIRECT_PAGES) {
+    if ((first + groupShift & alignment - 1) == 0 && end - first >= DIRECT_PAGES) {
       if (wholeFirst < first) {
         scatter(wholeFirst, first);
       }
@@ -488,7 +495,7 @@ public final class DeviceLogSource extends DmaSource {
       try {
         devices[i].dmaLoggingReport(
             iovaPage << Pages.SHIFT, pages << Pages.SHIFT, Pages.SIZE, bitmap, offset);
-      } catch (RuntimeException e) {
+      } catch (Throwable e) {
         if (failure == null) {
           failure = e;
         } else if (failure != e) {
@@ -569,10 +576,10 @@ public final class DeviceLogSource extends DmaSource {
           continue;
         }
         long to = bit + (at - first);
-        if ((to & 7) == 0) {
+        if ((to & alignment - 1) == 0) {
           reportForUnmap(at, end - at, unmapScratch.segment(), to >>> 3);
         } else {
-          // A range that begins inside a byte of the answer.
+          // A range that begins where no answer may.
           reportShifted(at, end - at, to);
         }
       }

@@ -5,6 +5,7 @@ import dev.tidemark.engine.bitmap.Bitmaps;
 import dev.tidemark.engine.bitmap.RunCursor;
 import dev.tidemark.engine.log.FillPlane;
 import dev.tidemark.engine.log.RamBlockLog;
+import dev.tidemark.ffm.ClosedException;
 import dev.tidemark.ffm.Mapping;
 import java.lang.foreign.MemorySegment;
 
@@ -28,6 +29,7 @@ final class DmaScratch implements AutoCloseable {
   private final RunCursor runs = new RunCursor();
   private Mapping mapping = Mapping.guarded(FIRST_BYTES);
   private MemorySegment segment = mapping.segment();
+  private boolean closed;
 
   /** The whole bitmap. */
   MemorySegment segment() {
@@ -38,15 +40,20 @@ final class DmaScratch implements AutoCloseable {
    * Makes room for an answer from the first bit on, for a kernel that never writes past its end.
    *
    * @return 0, the answer's first bit
+   * @throws ClosedException after close
    */
   long reserve(long pages) {
+    if (closed) {
+      throw new ClosedException("scratch plane of a DMA source");
+    }
     long bytes = words(pages) << 3;
     if (bytes > segment.byteSize()) {
       long room = Math.max(bytes + 63 & -64, segment.byteSize() * 2);
       Mapping larger = Mapping.guarded(room);
-      mapping.close();
+      Mapping smaller = mapping;
       mapping = larger;
       segment = larger.segment();
+      smaller.close();
     }
     return 0;
   }
@@ -196,6 +203,7 @@ final class DmaScratch implements AutoCloseable {
 
   @Override
   public void close() {
+    closed = true;
     mapping.close();
   }
 }

@@ -5,6 +5,7 @@ import dev.tidemark.engine.source.DirtySource;
 import dev.tidemark.ffm.Errno;
 import dev.tidemark.ffm.LinuxException;
 import dev.tidemark.ffm.Pages;
+import dev.tidemark.ffm.internal.Unwind;
 
 /**
  * What the devices of one IO address space wrote. It makes the address space's mappings too, so
@@ -20,11 +21,11 @@ import dev.tidemark.ffm.Pages;
 public abstract class DmaSource implements DirtySource {
   final DmaMap map;
   final UnmapPolicy policy;
-  final DmaScratch scratch = new DmaScratch();
+  final DmaScratch scratch;
 
   // An unmap's answers have a scratch of their own: it may come in the middle of nothing else, but
   // only after the kernel's unmap has returned may they be seen.
-  final DmaScratch unmapScratch = new DmaScratch();
+  final DmaScratch unmapScratch;
   private final DmaCursor cursor = new DmaCursor();
   private final DmaRuns unmapRuns = new DmaRuns();
 
@@ -44,6 +45,13 @@ public abstract class DmaSource implements DirtySource {
   DmaSource(DmaMap map, UnmapPolicy policy) {
     this.map = map;
     this.policy = policy;
+    scratch = new DmaScratch();
+    try {
+      unmapScratch = new DmaScratch();
+    } catch (Throwable e) {
+      Unwind.closeAll(e, scratch);
+      throw e;
+    }
   }
 
   /** When it can be asked what was written to a range that goes away. */
@@ -113,7 +121,7 @@ public abstract class DmaSource implements DirtySource {
     map.lock();
     try {
       ask();
-    } catch (RuntimeException e) {
+    } catch (Throwable e) {
       // Before the lock is given back: with an unmap the ledger forgets what would have to be
       // marked.
       map.markWritable();
@@ -152,7 +160,7 @@ public abstract class DmaSource implements DirtySource {
       map.map(iova, bytes, log, page, writable);
       try {
         mapInKernel(iova, log.block().address() + (page << Pages.SHIFT), bytes, writable);
-      } catch (RuntimeException e) {
+      } catch (Throwable e) {
         map.unmap(iova, bytes);
         throw e;
       }
@@ -198,10 +206,10 @@ public abstract class DmaSource implements DirtySource {
     }
   }
 
-  private long unmapPages(long from, long end) {
+  private long unmapPages(long begin, long end) {
     long before = map.pages();
-    RuntimeException failure = null;
-    for (long at = from; ; ) {
+    Throwable failure = null;
+    for (long at = begin; ; ) {
       unmapRuns.resetPages(map, DmaRuns.Kind.ALL, at, end);
       if (!unmapRuns.next()) {
         break;
@@ -213,19 +221,13 @@ public abstract class DmaSource implements DirtySource {
         long part = part(at, last);
         try {
           unmapRun(at, part);
-        } catch (RuntimeException e) {
-          if (failure == null) {
-            failure = e;
-          } else {
-            failure.addSuppressed(e);
-          }
+        } catch (Throwable e) {
+          failure = Unwind.join(failure, e);
         }
         at += part;
       }
     }
-    if (failure != null) {
-      throw failure;
-    }
+    Unwind.rethrow(failure);
     return before - map.pages();
   }
 
@@ -270,7 +272,8 @@ public abstract class DmaSource implements DirtySource {
     boolean answered = false;
     boolean unmapped = false;
     long gone = 0;
-    RuntimeException failure = null;
+    Throwable failure = null;
+    Error error = null;
     if (ask && when != AskAt.AFTER_UNMAP) {
       boolean tells = when == AskAt.WITH_UNMAP;
       try {
@@ -283,7 +286,8 @@ public abstract class DmaSource implements DirtySource {
           queryForUnmap(unmapRuns.iova(), unmapRuns.bytes(), bit);
         }
         answered = true;
-      } catch (RuntimeException e) {
+      } catch (Throwable e) {
+        error = e instanceof Error thrown ? thrown : null;
         failedQueries++;
         whole = true;
       }
@@ -291,7 +295,7 @@ public abstract class DmaSource implements DirtySource {
     if (!unmapped) {
       try {
         gone = unmapInKernel(iova, bytes);
-      } catch (RuntimeException e) {
+      } catch (Throwable e) {
         failure = e;
       }
     }
@@ -305,7 +309,8 @@ public abstract class DmaSource implements DirtySource {
         placed = true;
         queryForUnmap(askedFirst << Pages.SHIFT, askedPages << Pages.SHIFT, bit);
         answered = true;
-      } catch (RuntimeException e) {
+      } catch (Throwable e) {
+        error = e instanceof Error thrown ? thrown : null;
         failedQueries++;
         whole = true;
         wholeFirst = Math.min(first, askedFirst);
@@ -340,6 +345,8 @@ public abstract class DmaSource implements DirtySource {
     } else {
       map.unmap(iova, bytes);
     }
+    // Only now: nothing may be left undone that keeps ledger, kernel and log in step.
+    Unwind.rethrow(error);
   }
 
   private long writablePages(long first, long pages) {
@@ -367,9 +374,9 @@ public abstract class DmaSource implements DirtySource {
    * After a failed unmap the kernel may have unmapped some of it; asked for one mapping at a time
    * it says which. What stays mapped stays in the ledger, as devices go on writing there.
    */
-  private void unmapEach(long first, long pages, RuntimeException failure) {
+  private void unmapEach(long first, long pages, Throwable failure) {
     if (!(failure instanceof LinuxException)) {
-      throw failure;
+      Unwind.rethrow(failure);
     }
     boolean left = false;
     for (long at = first; at < first + pages; ) {
@@ -396,7 +403,7 @@ public abstract class DmaSource implements DirtySource {
       }
     }
     if (left) {
-      throw failure;
+      Unwind.rethrow(failure);
     }
   }
 
@@ -452,12 +459,8 @@ public abstract class DmaSource implements DirtySource {
   public void close() {
     map.lock();
     try {
-      try {
-        stop();
-      } finally {
-        scratch.close();
-        unmapScratch.close();
-      }
+      Throwable failure = Unwind.attempt(null, this::stop);
+      Unwind.rethrow(Unwind.closeAll(failure, scratch, unmapScratch));
     } finally {
       map.unlock();
     }

@@ -3,6 +3,7 @@ package dev.tidemark.engine.source.dma;
 import dev.tidemark.engine.log.FillPlane;
 import dev.tidemark.engine.log.RamBlockLog;
 import dev.tidemark.ffm.Pages;
+import dev.tidemark.ffm.internal.Unwind;
 import dev.tidemark.ffm.iommufd.Hwpt;
 import dev.tidemark.ffm.iommufd.Ioas;
 import dev.tidemark.ffm.iommufd.IommufdUapi;
@@ -16,10 +17,10 @@ import java.util.List;
  * IOMMU_HWPT_GET_DIRTY_BITMAP}).
  *
  * <p>The kernel ORs its answer into the log's fill plane itself where a gap-free run of IOVA is
- * contiguous in its block and begins at a multiple of 8 pages there. Else it goes through a scratch
- * plane: one call for as many mappings as follow each other without a hole, then a merge by mapping
- * that has bits. Every call begins and ends where a mapping does: entries of a page table never
- * cross that, so no bit falls outside.
+ * contiguous in its block and begins at a multiple of 8 pages there, of 64 on kernels before 6.8.
+ * Else it goes through a scratch plane: one call for as many mappings as follow each other without
+ * a hole, then a merge by mapping that has bits. Every call begins and ends where a mapping does:
+ * entries of a page table never cross that, so no bit falls outside.
  *
  * <p>If one page table, or a device without one, cannot track, all writable pages of the address
  * space count as dirty for as long as it is there: it writes the same memory.
@@ -35,6 +36,12 @@ public final class HwptSource extends DmaSource {
   private static final int NO_CLEAR = IommufdUapi.IOMMU_HWPT_GET_DIRTY_BITMAP_NO_CLEAR;
 
   private final DmaSpace space;
+
+  /**
+   * A piece whose place in its block is a multiple of this, in pages, can be asked for directly.
+   */
+  private final long alignment;
+
   private final DmaRuns runs = new DmaRuns();
   private final List<String> untracked = new ArrayList<>();
   private Hwpt[] hwpts = {};
@@ -64,8 +71,14 @@ public final class HwptSource extends DmaSource {
 
   /** As said, with something between it and the kernel. */
   HwptSource(DmaSpace space, DmaMap map, UnmapPolicy policy) {
+    this(space, map, policy, DirectAnswers.ALIGNMENT);
+  }
+
+  /** As said, on a kernel that needs answers to begin at a multiple of so many pages. */
+  HwptSource(DmaSpace space, DmaMap map, UnmapPolicy policy, long alignment) {
     super(map, policy);
     this.space = space;
+    this.alignment = alignment;
   }
 
   @Override
@@ -86,9 +99,12 @@ public final class HwptSource extends DmaSource {
       if (tracking) {
         try {
           hwpt.setDirtyTracking(true);
-        } catch (RuntimeException e) {
+        } catch (Throwable e) {
           hwpts = Arrays.copyOf(hwpts, hwpts.length - 1);
           addUntracked(hwpt.toString());
+          if (e instanceof Error error) {
+            throw error;
+          }
           return;
         }
       }
@@ -122,11 +138,17 @@ public final class HwptSource extends DmaSource {
         try {
           ask();
           hwpt.setDirtyTracking(false);
-        } catch (RuntimeException e) {
+        } catch (Throwable e) {
           map.markWritable();
+          if (e instanceof Error error) {
+            throw error;
+          }
+        } finally {
+          hwpts = rest;
         }
+      } else {
+        hwpts = rest;
       }
-      hwpts = rest;
     } finally {
       map.unlock();
     }
@@ -142,7 +164,7 @@ public final class HwptSource extends DmaSource {
     map.lock();
     try {
       untracked.add(name);
-      disable(null);
+      disable();
       if (started) {
         map.markWritable();
       }
@@ -168,8 +190,9 @@ public final class HwptSource extends DmaSource {
           enable();
         } catch (RuntimeException e) {
           untracked.add(e.getMessage());
+        } finally {
+          map.markWritable();
         }
-        map.markWritable();
       }
     } finally {
       map.unlock();
@@ -206,32 +229,22 @@ public final class HwptSource extends DmaSource {
         hwpts[on].setDirtyTracking(true);
       }
       tracking = true;
-    } catch (RuntimeException e) {
+    } catch (Throwable e) {
       while (on > 0) {
-        try {
-          hwpts[--on].setDirtyTracking(false);
-        } catch (RuntimeException next) {
-          e.addSuppressed(next);
-        }
+        Hwpt enabled = hwpts[--on];
+        Unwind.attempt(e, () -> enabled.setDirtyTracking(false));
       }
       throw e;
     }
   }
 
   /** Turns tracking off in all page tables, also if one fails; returns the first failure. */
-  private RuntimeException disable(RuntimeException failure) {
+  private Throwable disable() {
+    Throwable failure = null;
     if (tracking) {
       tracking = false;
       for (Hwpt hwpt : hwpts) {
-        try {
-          hwpt.setDirtyTracking(false);
-        } catch (RuntimeException e) {
-          if (failure == null) {
-            failure = e;
-          } else {
-            failure.addSuppressed(e);
-          }
-        }
+        failure = Unwind.attempt(failure, () -> hwpt.setDirtyTracking(false));
       }
     }
     return failure;
@@ -242,10 +255,7 @@ public final class HwptSource extends DmaSource {
     map.lock();
     try {
       started = false;
-      RuntimeException failure = disable(null);
-      if (failure != null) {
-        throw failure;
-      }
+      Unwind.rethrow(disable());
     } finally {
       map.unlock();
     }
@@ -265,7 +275,8 @@ public final class HwptSource extends DmaSource {
       while (runs.nextPiece()) {
         long pages = runs.piecePages();
         boolean direct =
-            (runs.piecePage() & 7) == 0 && (pages == runs.pages() || pages >= DIRECT_PAGES);
+            (runs.piecePage() & alignment - 1) == 0
+                && (pages == runs.pages() || pages >= DIRECT_PAGES);
         if (direct) {
           if (writable) {
             askScattered(scatteredFrom, scattered);

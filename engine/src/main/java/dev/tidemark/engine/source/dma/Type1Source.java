@@ -115,7 +115,7 @@ public final class Type1Source extends DmaSource {
         }
       }
       saysEverything = asked && everything;
-    } catch (RuntimeException e) {
+    } catch (Throwable e) {
       // What earlier answers said and was left out is marked with the rest.
       saysEverything = false;
       throw e;

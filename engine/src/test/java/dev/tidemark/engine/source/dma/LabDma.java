@@ -39,6 +39,13 @@ final class LabDma implements AutoCloseable {
   }
 
   LabDma(UnmapPolicy policy, int deviceFlags, boolean huge, long... blockPages) {
+    this(policy, DirectAnswers.ALIGNMENT, deviceFlags, huge, blockPages);
+  }
+
+  /**
+   * @param alignment of answers, in pages, as the kernel is said to need it
+   */
+  LabDma(UnmapPolicy policy, long alignment, int deviceFlags, boolean huge, long... blockPages) {
     device = mock.addDevice(ioas, deviceFlags);
     List<RamBlock> blocks = new ArrayList<>();
     for (int i = 0; i < blockPages.length; i++) {
@@ -47,7 +54,7 @@ final class LabDma implements AutoCloseable {
       memory.add(block);
       blocks.add(new RamBlock("ram" + i, block.segment()));
     }
-    source = new HwptSource(ioas, map, policy);
+    source = new HwptSource(DmaSpace.of(ioas), map, policy, alignment);
     tracker = new DirtyTracker(blocks);
     tracker.add(source);
     tracker.logs().forEach(log -> tracker.coverByMarks(log, 0, log.block().pages()));

@@ -33,12 +33,19 @@ final class LogLab implements AutoCloseable {
   private final List<Mapping> memory = new ArrayList<>();
 
   LogLab(int devices, Runnable settle, long... blockPages) {
+    this(DirectAnswers.ALIGNMENT, devices, settle, blockPages);
+  }
+
+  /**
+   * @param alignment of reports, in pages, as the kernel is said to need it
+   */
+  LogLab(long alignment, int devices, Runnable settle, long... blockPages) {
     List<RamBlock> blocks = new ArrayList<>();
     for (int i = 0; i < blockPages.length; i++) {
       memory.add(Mapping.anonymous(blockPages[i] * PAGE));
       blocks.add(new RamBlock("ram" + i, memory.get(i).segment()));
     }
-    source = new DeviceLogSource(ioas, map, settle);
+    source = new DeviceLogSource(DmaSpace.of(ioas), map, settle, alignment);
     tracker = new DirtyTracker(blocks);
     tracker.add(source);
     tracker.logs().forEach(log -> tracker.coverByMarks(log, 0, log.block().pages()));
