@@ -3,6 +3,8 @@ package dev.tidemark.ffm;
 import dev.tidemark.ffm.internal.Libc;
 import java.lang.invoke.MethodHandles;
 import java.lang.invoke.VarHandle;
+import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.ConcurrentMap;
 
 /**
  * A file descriptor, own or borrowed. An own one is closed by {@link #close()}; a borrowed one
@@ -39,6 +41,12 @@ public final class Fd implements AutoCloseable {
 
   private static final int CLOSED = 1 << 31;
 
+  /** Read and write for this user, for what {@code O_CREAT} makes. */
+  private static final int NEW_FILE_MODE = 0x180;
+
+  /** Who closes a number: with two owners, the second close would hit another file. */
+  private static final ConcurrentMap<Integer, Fd> OWNERS = new ConcurrentHashMap<>();
+
   private final int number;
   private final boolean own;
   private final String label;
@@ -58,11 +66,18 @@ public final class Fd implements AutoCloseable {
   /**
    * Takes over a descriptor: {@link #close()} closes it.
    *
-   * @param number the descriptor
+   * @param number the descriptor, which nobody else closes
    * @param label what it is, for error messages
+   * @throws IllegalStateException if another one owns it
    */
   public static Fd own(int number, String label) {
-    return new Fd(number, true, label);
+    Fd fd = new Fd(number, true, label);
+    Fd owner = OWNERS.putIfAbsent(number, fd);
+    if (owner != null) {
+      throw new IllegalStateException(
+          "descriptor " + number + " cannot be owned twice: its owner is " + owner);
+    }
+    return fd;
   }
 
   /**
@@ -79,11 +94,13 @@ public final class Fd implements AutoCloseable {
    * Opens a file with {@code O_CLOEXEC}.
    *
    * @param path the file
-   * @param flags {@link #O_RDONLY} or {@link #O_RDWR}, and others of {@code open(2)}
+   * @param flags {@link #O_RDONLY} or {@link #O_RDWR}, and others of {@code open(2)}; a file that
+   *     {@code O_CREAT} makes can be read and written by this user only
+   * @throws IllegalArgumentException if the path has a character 0
    * @throws LinuxException if the file cannot be opened
    */
   public static Fd open(String path, int flags) {
-    int result = Libc.open(path, flags | O_CLOEXEC, 0);
+    int result = Libc.open(path, flags | O_CLOEXEC, NEW_FILE_MODE);
     if (result < 0) {
       throw new LinuxException("open(" + path + ")", -result, openAdvice(-result));
     }
@@ -114,10 +131,20 @@ public final class Fd implements AutoCloseable {
     return number;
   }
 
-  /** Ends what {@link #acquire()} began. */
+  /**
+   * Ends what {@link #acquire()} began.
+   *
+   * @throws IllegalStateException if there was no acquire that has not ended
+   */
   public void release() {
-    int before = (int) STATE.getAndAdd(this, -1);
-    if (before == (CLOSED | 1)) {
+    int seen;
+    do {
+      seen = state;
+      if ((seen & ~CLOSED) == 0) {
+        throw new IllegalStateException(this + " was released more often than acquired");
+      }
+    } while (!STATE.compareAndSet(this, seen, seen - 1));
+    if (seen == (CLOSED | 1)) {
       closeNumber();
     }
   }
@@ -144,6 +171,8 @@ public final class Fd implements AutoCloseable {
   private void closeNumber() {
     // close(2) frees the number even when it reports EINTR, so trying again could hit another file.
     if (own) {
+      // Before the close: from then on the kernel may give the number to a new owner.
+      OWNERS.remove(number, this);
       Libc.close(number);
     }
   }

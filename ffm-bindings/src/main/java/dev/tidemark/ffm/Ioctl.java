@@ -8,6 +8,11 @@ import java.lang.foreign.MemorySegment;
  * {@code ioctl(2)} and its request numbers ({@code asm-generic/ioctl.h}). A number's size field
  * comes from the layout of the argument, so that a wrong layout shows as a wrong number.
  *
+ * <p>Memory-unsafe: a wrong address, length or lifetime here corrupts memory or ends the JVM.
+ * Checked is what a request's number tells: the size of its argument and whether the kernel writes
+ * it. It does not tell of arrays that follow a structure, of pointers in it, nor of anything where
+ * it has no size ({@code _IO}).
+ *
  * <p>Threading: platform threads; a call may block in the kernel and pins a virtual thread's
  * carrier. Cost: one system call, no allocation unless it fails.
  */
@@ -15,6 +20,9 @@ public final class Ioctl {
   private static final int NONE = 0;
   private static final int WRITE = 1;
   private static final int READ = 2;
+  private static final int DIRECTION_SHIFT = 30;
+  private static final int SIZE_SHIFT = 16;
+  private static final int SIZE_MAX = (1 << 14) - 1;
 
   /**
    * A request number with the kernel's name for it.
@@ -47,10 +55,11 @@ public final class Ioctl {
   }
 
   private static Request request(String name, int direction, int type, int number, long size) {
-    if (size >= 1 << 14) {
+    if (size > SIZE_MAX) {
       throw new IllegalArgumentException(name + ": argument of " + size + " bytes");
     }
-    return new Request(name, direction << 30 | (int) size << 16 | type << 8 | number);
+    return new Request(
+        name, direction << DIRECTION_SHIFT | (int) size << SIZE_SHIFT | type << 8 | number);
   }
 
   /**
@@ -58,14 +67,27 @@ public final class Ioctl {
    *
    * @param argument native memory, alive until the call returns
    * @return what the kernel returned, 0 or more; or {@code -errno}
+   * @throws IllegalArgumentException if the argument is smaller than the request's number says, or
+   *     read-only where the kernel writes
    * @throws ClosedException if the descriptor's handle is closed
    */
   public static int tryCall(Fd fd, Request request, MemorySegment argument) {
+    check(request, argument);
     int number = fd.acquire();
     try {
       return Libc.ioctl(number, Integer.toUnsignedLong(request.code), argument);
     } finally {
       fd.release();
+    }
+  }
+
+  private static void check(Request request, MemorySegment argument) {
+    int bytes = request.code >>> SIZE_SHIFT & SIZE_MAX;
+    boolean written = request.code >>> DIRECTION_SHIFT >= READ;
+    if (!argument.isNative() || argument.byteSize() < bytes || written && argument.isReadOnly()) {
+      throw new IllegalArgumentException(
+          "%s needs %d bytes of %s native memory, not %s"
+              .formatted(request.name, bytes, written ? "writable" : "readable", argument));
     }
   }
 

@@ -7,8 +7,9 @@ import java.util.concurrent.atomic.AtomicBoolean;
 /**
  * Memory from {@code mmap(2)}, unmapped by {@link #close()}.
  *
- * <p>The segment has no arena: as with any mapping, it must not be used after close. That keeps a
- * call in flight from costing a reference count, and a long session from costing arenas.
+ * <p>Memory-unsafe: a wrong address, length or lifetime here corrupts memory or ends the JVM. The
+ * segment has no arena: as with any mapping, it must not be used after close. That keeps a call in
+ * flight from costing a reference count, and a long session from costing arenas.
  *
  * <p>Threading: any thread; close once nobody uses the memory.
  */
@@ -97,7 +98,9 @@ public final class Mapping implements AutoCloseable {
   }
 
   /**
-   * A file's bytes, shared with everybody who maps them.
+   * A file's bytes, shared with everybody who maps them. Memory past the file's end must not be
+   * touched, also where the file was shrunk later: the JVM or the process ends then ({@code
+   * SIGBUS}).
    *
    * @param fd the file, such as a {@link Memfd}'s or a vCPU's; not needed once mapped
    * @param offset bytes into the file, a multiple of the page

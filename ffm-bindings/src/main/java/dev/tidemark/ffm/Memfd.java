@@ -2,9 +2,18 @@ package dev.tidemark.ffm;
 
 import dev.tidemark.ffm.internal.Libc;
 
-/** Memory with a descriptor, from {@code memfd_create(2)}. */
+/**
+ * Memory with a descriptor, from {@code memfd_create(2)}. Its length is sealed: whoever else gets
+ * the descriptor cannot shrink it, which would end every process that touches the memory.
+ */
 public final class Memfd implements AutoCloseable {
   private static final int MFD_CLOEXEC = 1;
+  private static final int MFD_ALLOW_SEALING = 2;
+  private static final int MFD_NOEXEC_SEAL = 8;
+  private static final int F_ADD_SEALS = 1033;
+  private static final int F_SEAL_SEAL = 1;
+  private static final int F_SEAL_SHRINK = 2;
+  private static final int F_SEAL_GROW = 4;
 
   private final Fd fd;
   private final long bytes;
@@ -25,15 +34,24 @@ public final class Memfd implements AutoCloseable {
     if (bytes <= 0) {
       throw new IllegalArgumentException("a memfd of " + bytes + " bytes");
     }
-    int number =
-        (int) Libc.check(Libc.memfdCreate(name, MFD_CLOEXEC), "memfd_create(" + name + ")");
-    Fd fd = Fd.own(number, "memfd " + name);
-    int result = Libc.ftruncate(number, bytes);
-    if (result < 0) {
-      fd.close();
-      throw new LinuxException("ftruncate(memfd " + name + ", " + bytes + ")", -result);
+    int flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+    int number = Libc.memfdCreate(name, flags | MFD_NOEXEC_SEAL);
+    if (number == -Errno.EINVAL) {
+      // Linux before 6.3; later ones can be set to insist on it.
+      number = Libc.memfdCreate(name, flags);
     }
-    return new Memfd(fd, bytes);
+    Libc.check(number, "memfd_create(" + name + ")");
+    Fd fd = Fd.own(number, "memfd " + name);
+    try {
+      Libc.check(Libc.ftruncate(number, bytes), "ftruncate(memfd " + name + ", " + bytes + ")");
+      Libc.check(
+          Libc.fcntl(number, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL),
+          "fcntl(memfd " + name + ", F_ADD_SEALS)");
+      return new Memfd(fd, bytes);
+    } catch (RuntimeException e) {
+      fd.close();
+      throw e;
+    }
   }
 
   /** The descriptor, closed with this owner. */

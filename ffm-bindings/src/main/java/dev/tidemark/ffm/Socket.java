@@ -575,6 +575,9 @@ public final class Socket implements AutoCloseable {
     if (bytes <= 0 || bytes > address.byteSize()) {
       throw new IndexOutOfBoundsException(bytes + " bytes into " + address.byteSize());
     }
+    if (address.isReadOnly()) {
+      throw new IllegalArgumentException("read-only memory to read into");
+    }
     int number = fd.acquire();
     try {
       long begin = begin();
@@ -600,6 +603,7 @@ public final class Socket implements AutoCloseable {
       // The kernel would answer 0, which is how it says that the stream has ended.
       throw new IllegalArgumentException("no memory to read into");
     }
+    vectors.checkWritable();
     int number = fd.acquire();
     try {
       long begin = begin();

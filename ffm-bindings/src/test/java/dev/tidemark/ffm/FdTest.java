@@ -12,8 +12,10 @@ import java.net.InetSocketAddress;
 import java.nio.file.Files;
 import java.nio.file.LinkOption;
 import java.nio.file.Path;
+import java.nio.file.attribute.PosixFilePermissions;
 import java.util.concurrent.atomic.AtomicReference;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
 
 class FdTest {
   private static boolean isOpen(int number) {
@@ -97,7 +99,7 @@ class FdTest {
       InCall.await(reader, "read");
       in.close();
       IoVectors one = new IoVectors(arena, 1);
-      one.add(buffer.address(), 1);
+      one.add(buffer);
       out.writeFully(one);
       reader.join();
       assertEquals(1L, outcome.get());
@@ -145,6 +147,50 @@ class FdTest {
   void aFileThatIsNotThereIsNamed() {
     var refused = assertThrows(LinuxException.class, () -> Fd.open("/no/such/file", Fd.O_RDONLY));
     assertEquals("open(/no/such/file): ENOENT (2)", refused.getMessage());
+  }
+
+  /** C ends a string there: another file than the one that was checked would be opened. */
+  @Test
+  void aNameWithAZeroCharacterIsRefused() {
+    assertThrows(IllegalArgumentException.class, () -> Fd.open("/dev/null\0.safe", Fd.O_RDONLY));
+    assertThrows(IllegalArgumentException.class, () -> Memfd.create("a\0b", 1));
+  }
+
+  @Test
+  void aFileThatIsCreatedCanBeReadByItsUser(@TempDir Path folder) throws Exception {
+    int create = 0x40;
+    Path path = folder.resolve("made");
+    Fd.open(path.toString(), Fd.O_RDWR | create).close();
+    assertEquals("rw-------", PosixFilePermissions.toString(Files.getPosixFilePermissions(path)));
+  }
+
+  /** The second close would close what was opened in between and given the same number. */
+  @Test
+  void aNumberHasOneOwner() {
+    Fd first = Fd.open("/dev/null", Fd.O_RDWR);
+    int number = number(first);
+    var refused = assertThrows(IllegalStateException.class, () -> Fd.own(number, "again"));
+    assertTrue(refused.getMessage().contains("/dev/null"), refused.getMessage());
+    first.close();
+    int again = Libc.open("/dev/null", Fd.O_RDWR, 0);
+    assertEquals(number, again);
+    Fd second = Fd.own(again, "again");
+    assertTrue(isOpen(again));
+    second.close();
+    assertFalse(isOpen(again));
+  }
+
+  @Test
+  void aReleaseWithoutAnAcquireIsRefusedAndChangesNothing() {
+    Fd fd = Fd.open("/dev/null", Fd.O_RDWR);
+    int number = number(fd);
+    assertThrows(IllegalStateException.class, fd::release);
+    assertFalse(fd.isClosed());
+    assertEquals(number, number(fd));
+    fd.close();
+    assertFalse(isOpen(number));
+    assertThrows(IllegalStateException.class, fd::release);
+    assertTrue(fd.isClosed());
   }
 
   @Test

@@ -4,12 +4,14 @@ import static java.lang.foreign.ValueLayout.JAVA_INT;
 import static java.lang.foreign.ValueLayout.JAVA_LONG;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import dev.tidemark.ffm.Ioctl.Request;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemoryLayout;
 import java.lang.foreign.MemorySegment;
 import java.net.InetSocketAddress;
+import java.util.List;
 import org.junit.jupiter.api.Test;
 
 class IoctlTest {
@@ -40,7 +42,7 @@ class IoctlTest {
         Socket in = listener.accept();
         Arena arena = Arena.ofConfined()) {
       IoVectors vectors = new IoVectors(arena, 1);
-      vectors.add(arena.allocate(100).address(), 100);
+      vectors.add(arena.allocate(100));
       out.writeFully(vectors);
       in.awaitReadable(10_000);
       MemorySegment count = arena.allocate(4);
@@ -59,6 +61,31 @@ class IoctlTest {
       assertEquals(Errno.ENOTTY, refused.errno());
       assertEquals("ioctl(KVM_RUN) on " + fd + ": ENOTTY (25)", refused.getMessage());
       assertThrows(LinuxException.class, () -> Ioctl.call(fd, request, MemorySegment.NULL));
+    }
+  }
+
+  @Test
+  void anArgumentThatTheKernelWouldWritePastIsRefused() {
+    Request request =
+        Ioctl._IOWR("PAGEMAP_SCAN", 'f', 16, MemoryLayout.sequenceLayout(12, JAVA_LONG));
+    try (Fd fd = Fd.open("/dev/null", Fd.O_RDWR);
+        Arena arena = Arena.ofConfined()) {
+      MemorySegment large = arena.allocate(97);
+      assertEquals(-Errno.ENOTTY, Ioctl.tryCall(fd, request, large));
+      assertEquals(-Errno.ENOTTY, Ioctl.tryCall(fd, request, large.asSlice(1)));
+      for (MemorySegment wrong :
+          List.of(
+              large.asSlice(2),
+              MemorySegment.NULL,
+              large.asReadOnly(),
+              MemorySegment.ofArray(new byte[96]))) {
+        var refused =
+            assertThrows(IllegalArgumentException.class, () -> Ioctl.tryCall(fd, request, wrong));
+        assertTrue(refused.getMessage().contains("PAGEMAP_SCAN"), refused.getMessage());
+        assertThrows(IllegalArgumentException.class, () -> Ioctl.call(fd, request, wrong));
+      }
+      Request write = Ioctl._IOW("TIOCSPTLCK", 'T', 0x31, JAVA_INT);
+      assertEquals(-Errno.ENOTTY, Ioctl.tryCall(fd, write, large.asReadOnly()), "only read");
     }
   }
 

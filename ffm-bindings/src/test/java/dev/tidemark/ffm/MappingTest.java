@@ -122,6 +122,21 @@ class MappingTest {
     }
   }
 
+  /** Memory behind the end of a file that was shrunk ends whoever touches it. */
+  @Test
+  void aMemfdKeepsItsLength() {
+    try (Memfd memfd = Memfd.create("sealed", 2 * Pages.SIZE)) {
+      int number = memfd.fd().acquire();
+      try {
+        assertEquals(-Errno.EPERM, Libc.ftruncate(number, Pages.SIZE));
+        assertEquals(-Errno.EPERM, Libc.ftruncate(number, 3 * Pages.SIZE));
+        assertEquals(0, Libc.ftruncate(number, 2 * Pages.SIZE));
+      } finally {
+        memfd.fd().release();
+      }
+    }
+  }
+
   @Test
   void aMemfdWithoutBytesIsRefused() {
     assertThrows(IllegalArgumentException.class, () -> Memfd.create("empty", 0));

@@ -70,7 +70,7 @@ class SocketTest {
   private IoVectors vectors(MemorySegment... pieces) {
     IoVectors vectors = new IoVectors(arena, Math.max(1, pieces.length));
     for (MemorySegment piece : pieces) {
-      vectors.add(piece.address(), piece.byteSize());
+      vectors.add(piece);
     }
     return vectors;
   }
@@ -142,7 +142,7 @@ class SocketTest {
                 vectors.clear();
                 while (vectors.room() > 0 && at < bytes) {
                   long piece = Math.min(1 + sizes.nextInt(20_000), bytes - at);
-                  vectors.add(source.address() + at, piece);
+                  vectors.add(source, at, piece);
                   at += piece;
                 }
                 calls += out.writeFully(vectors);
@@ -157,7 +157,7 @@ class SocketTest {
         vectors.clear();
         while (vectors.room() > 0 && at < bytes) {
           long piece = Math.min(1 + random.nextInt(30_000), bytes - at);
-          vectors.add(target.address() + at, piece);
+          vectors.add(target, at, piece);
           at += piece;
         }
       }
@@ -676,6 +676,89 @@ class SocketTest {
   }
 
   @Test
+  void vectorsPointOnlyToMemoryThatTheirCallerHas() {
+    IoVectors vectors = new IoVectors(arena, 4);
+    MemorySegment memory = arena.allocate(64);
+    for (long[] wrong : new long[][] {{-1, 1}, {0, 65}, {64, 1}, {1, Long.MAX_VALUE}, {0, -1}}) {
+      assertThrows(IndexOutOfBoundsException.class, () -> vectors.add(memory, wrong[0], wrong[1]));
+    }
+    assertThrows(IllegalArgumentException.class, () -> vectors.add(memory, 0, 0));
+    assertThrows(NullPointerException.class, () -> vectors.add(null));
+    assertThrows(IndexOutOfBoundsException.class, () -> vectors.add(MemorySegment.NULL, 0, 8));
+    assertThrows(
+        IllegalArgumentException.class, () -> vectors.add(MemorySegment.ofArray(new byte[8])));
+    assertEquals(0, vectors.remaining());
+    assertEquals(4, vectors.room());
+  }
+
+  @Test
+  void lengthsThatAddUpToMoreThanALongAreRefused() {
+    IoVectors vectors = new IoVectors(arena, 2);
+    vectors.add(4096, Long.MAX_VALUE);
+    assertThrows(ArithmeticException.class, () -> vectors.add(4096, 1));
+    assertEquals(Long.MAX_VALUE, vectors.remaining());
+    assertEquals(1, vectors.room());
+  }
+
+  @Test
+  void memoryOfAClosedArenaIsNeitherWrittenNorRead() {
+    MemorySegment alive = arena.allocate(8);
+    out.writeFully(vectors(alive));
+    Arena gone = Arena.ofConfined();
+    IoVectors some = new IoVectors(arena, 4);
+    some.add(alive);
+    some.add(gone.allocate(8));
+    some.add(alive);
+    some.add(alive);
+    IoVectors itself = new IoVectors(gone, 1);
+    itself.add(alive);
+    gone.close();
+    for (IoVectors bad : List.of(some, itself)) {
+      assertThrows(IllegalStateException.class, () -> out.writeFully(bad));
+      assertThrows(IllegalStateException.class, () -> in.read(bad));
+    }
+    some.clear();
+    some.add(alive);
+    assertEquals(8, in.read(some), "what was cleared counts no more");
+  }
+
+  @Test
+  void eachOfManyPiecesIsKeptAlive() {
+    Arena[] arenas = new Arena[5];
+    for (int closed = 0; closed < arenas.length; closed++) {
+      IoVectors vectors = new IoVectors(arena, 12);
+      MemorySegment[] pieces = new MemorySegment[arenas.length];
+      for (int i = 0; i < arenas.length; i++) {
+        arenas[i] = Arena.ofConfined();
+        pieces[i] = arenas[i].allocate(8);
+      }
+      for (int i = 0; i < 12; i++) {
+        vectors.add(pieces[i % arenas.length], i % 2, 4);
+      }
+      assertEquals(pieces[1].address() + 1, pending(vectors, 2), "the second one");
+      arenas[closed].close();
+      assertThrows(IllegalStateException.class, () -> out.writeFully(vectors));
+      for (Arena other : arenas) {
+        if (other.scope().isAlive()) {
+          other.close();
+        }
+      }
+    }
+  }
+
+  @Test
+  void readOnlyMemoryIsWrittenOutButNotReadInto() {
+    MemorySegment memory = arena.allocate(8);
+    IoVectors readOnly = vectors(memory.asReadOnly());
+    assertThrows(IllegalArgumentException.class, () -> in.read(readOnly));
+    assertThrows(IllegalArgumentException.class, () -> in.read(memory.asReadOnly(), 8));
+    out.writeFully(readOnly);
+    readOnly.clear();
+    readOnly.add(memory);
+    assertEquals(8, in.read(readOnly));
+  }
+
+  @Test
   void memoryThatIsNotThereIsAnErrorOfTheCall() {
     IoVectors bad = new IoVectors(arena, 1);
     bad.add(1, 8);
@@ -690,12 +773,12 @@ class SocketTest {
     Runnable gatherAndScatter =
         () -> {
           vectors.clear();
-          vectors.add(buffer.address(), 32);
-          vectors.add(buffer.address() + 32, 32);
+          vectors.add(buffer, 0, 32);
+          vectors.add(buffer, 32, 32);
           out.writeFully(vectors);
           vectors.clear();
-          vectors.add(buffer.address(), 24);
-          vectors.add(buffer.address() + 24, 40);
+          vectors.add(buffer, 0, 24);
+          vectors.add(buffer, 24, 40);
           while (vectors.remaining() > 0) {
             in.read(vectors);
           }
@@ -704,7 +787,7 @@ class SocketTest {
     Runnable plain =
         () -> {
           vectors.clear();
-          vectors.add(buffer.address(), 64);
+          vectors.add(buffer);
           out.writeFully(vectors);
           for (long left = 64; left > 0; ) {
             left -= in.read(buffer, left);

@@ -50,7 +50,7 @@ final class Wire {
       MemorySegment memory = arena.allocate(line.length);
       MemorySegment.copy(line, 0, memory, ValueLayout.JAVA_BYTE, 0, line.length);
       IoVectors vectors = new IoVectors(arena, 1);
-      vectors.add(memory.address(), line.length);
+      vectors.add(memory);
       socket.writeFully(vectors);
     }
   }

@@ -67,7 +67,7 @@ public final class StreamPath implements AutoCloseable {
             IoVectors vectors = new IoVectors(arena, 1);
             for (long at = 0; at < source.segment().byteSize(); at += PIECE) {
               vectors.clear();
-              vectors.add(source.segment().address() + at, PIECE);
+              vectors.add(source.segment(), at, PIECE);
               socket.writeFully(vectors);
             }
           }

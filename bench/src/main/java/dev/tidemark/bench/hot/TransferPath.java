@@ -85,7 +85,7 @@ public final class TransferPath implements AutoCloseable {
             IoVectors vectors = new IoVectors(arena, 1);
             for (long at = 0; at < RANDOM_BYTES; at += PIECE) {
               vectors.clear();
-              vectors.add(source.segment().address() + at, PIECE);
+              vectors.add(source.segment(), at, PIECE);
               socket.writeFully(vectors);
             }
           }
@@ -103,7 +103,7 @@ public final class TransferPath implements AutoCloseable {
       MemorySegment word = arena.allocate(Long.BYTES);
       word.set(ValueLayout.JAVA_LONG, 0, mode);
       IoVectors vectors = new IoVectors(arena, 1);
-      vectors.add(word.address(), Long.BYTES);
+      vectors.add(word);
       socket.writeFully(vectors);
       sender.send(socket);
       readFully(socket, word);
@@ -142,7 +142,7 @@ public final class TransferPath implements AutoCloseable {
           long sum = target.segment().get(ValueLayout.JAVA_LONG, RANDOM_BYTES - 8);
           word.set(ValueLayout.JAVA_LONG, 0, sum);
           IoVectors vectors = new IoVectors(arena, 1);
-          vectors.add(word.address(), Long.BYTES);
+          vectors.add(word);
           socket.writeFully(vectors);
         }
       }

@@ -83,18 +83,18 @@ final class GatherOutput implements SectionOutput {
   }
 
   /** Writes memory by pointing to it: it is read at the next {@link #flush()}, or at an earlier. */
-  void memory(long address, long length) {
+  void memory(MemorySegment memory, long offset, long length) {
     // A vector for the small fields before, one for the memory, one for what flush may still find.
     if (vectors.room() < 3) {
       flush();
     }
     pointToSmall();
-    vectors.add(address, length);
+    vectors.add(memory, offset, length);
   }
 
   private void pointToSmall() {
     if (end > start) {
-      vectors.add(small.address() + start, end - start);
+      vectors.add(small, start, end - start);
       start = end;
     }
   }

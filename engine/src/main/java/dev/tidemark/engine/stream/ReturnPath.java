@@ -55,7 +55,7 @@ public final class ReturnPath {
     message.set(StreamFormat.BE16, 2, (short) 4);
     message.set(StreamFormat.BE32, 4, value);
     vectors.clear();
-    vectors.add(message.address(), BYTES);
+    vectors.add(message, 0, BYTES);
     socket.writeFully(vectors);
   }
 
@@ -121,7 +121,7 @@ public final class ReturnPath {
 
   private void read(int offset, int length, long deadline, String expected, int timeoutMillis) {
     vectors.clear();
-    vectors.add(message.address() + offset, length);
+    vectors.add(message, offset, length);
     while (vectors.remaining() > 0) {
       long left = Math.max(0, (deadline - System.nanoTime()) / 1_000_000);
       try {

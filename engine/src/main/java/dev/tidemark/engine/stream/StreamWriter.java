@@ -161,7 +161,6 @@ public final class StreamWriter {
     }
     int index = indexOf(block);
     MemorySegment memory = block.memory();
-    long address = memory.address();
     long zeros = 0;
     long end = first + count;
     for (long page = first; page < end; ) {
@@ -179,7 +178,7 @@ public final class StreamWriter {
           out.be8(0);
         } else {
           record(index, offset | StreamFormat.FLAG_PAGE);
-          out.memory(address + offset, Pages.SIZE);
+          out.memory(memory, offset, Pages.SIZE);
         }
       }
       readAhead.sent(some - Long.bitCount(found));

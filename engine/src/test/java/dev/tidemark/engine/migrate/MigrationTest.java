@@ -458,7 +458,7 @@ class MigrationTest {
             break;
           }
           vectors.clear();
-          vectors.add(buffer.address(), got);
+          vectors.add(buffer, 0, got);
           to.writeFully(vectors);
           if (last) {
             break;

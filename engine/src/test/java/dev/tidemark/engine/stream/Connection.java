@@ -63,7 +63,7 @@ record Connection(Socket near, Socket far) implements AutoCloseable {
     try (Arena arena = Arena.ofConfined()) {
       MemorySegment memory = arena.allocateFrom(JAVA_BYTE, bytes);
       IoVectors vectors = new IoVectors(arena, 1);
-      vectors.add(memory.address(), bytes.length);
+      vectors.add(memory);
       socket.writeFully(vectors);
     }
   }

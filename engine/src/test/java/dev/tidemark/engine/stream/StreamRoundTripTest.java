@@ -50,7 +50,7 @@ class StreamRoundTripTest {
       IoVectors vectors = new IoVectors(arena, 1);
       while (from.read(one, 1) == 1) {
         vectors.clear();
-        vectors.add(one.address(), 1);
+        vectors.add(one);
         to.writeFully(vectors);
       }
     }

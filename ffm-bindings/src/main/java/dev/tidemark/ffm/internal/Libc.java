@@ -48,6 +48,8 @@ public final class Libc {
       bind(-1, "memfd_create", JAVA_INT, ADDRESS, JAVA_INT);
   private static final MethodHandle MH$ftruncate =
       bind(-1, "ftruncate", JAVA_INT, JAVA_INT, JAVA_LONG);
+  private static final MethodHandle MH$fcntl =
+      bind(2, "fcntl", JAVA_INT, JAVA_INT, JAVA_INT, JAVA_INT);
   private static final MethodHandle MH$sysconf = bind(-1, "sysconf", JAVA_LONG, JAVA_INT);
   private static final MethodHandle MH$syscall =
       bind(1, "syscall", JAVA_LONG, JAVA_LONG, JAVA_LONG, JAVA_LONG, JAVA_LONG);
@@ -129,6 +131,19 @@ public final class Libc {
     return mapping.segment().reinterpret(arena, _ -> mapping.close());
   }
 
+  /**
+   * A string as C has it.
+   *
+   * @throws IllegalArgumentException if it has a character 0, where C would end it
+   */
+  public static MemorySegment string(Arena arena, String text) {
+    if (text.indexOf(0) >= 0) {
+      throw new IllegalArgumentException(
+          "a character 0 in '" + text.replace((char) 0, '?') + "', shown as ?");
+    }
+    return arena.allocateFrom(text);
+  }
+
   private static long result(long value, MemorySegment state) {
     return value == -1 ? -(long) (int) ERRNO.get(state, 0L) : value;
   }
@@ -150,7 +165,7 @@ public final class Libc {
   public static int open(String path, int flags, int mode) {
     MemorySegment state = CAPTURE.get();
     try (Arena arena = Arena.ofConfined()) {
-      MemorySegment name = arena.allocateFrom(path);
+      MemorySegment name = string(arena, path);
       return result((int) MH$open.invokeExact(state, name, flags, mode), state);
     } catch (Throwable t) {
       throw unexpected(t);
@@ -225,7 +240,7 @@ public final class Libc {
   public static int memfdCreate(String name, int flags) {
     MemorySegment state = CAPTURE.get();
     try (Arena arena = Arena.ofConfined()) {
-      MemorySegment label = arena.allocateFrom(name);
+      MemorySegment label = string(arena, name);
       return result((int) MH$memfdCreate.invokeExact(state, label, flags), state);
     } catch (Throwable t) {
       throw unexpected(t);
@@ -236,6 +251,15 @@ public final class Libc {
     MemorySegment state = CAPTURE.get();
     try {
       return result((int) MH$ftruncate.invokeExact(state, fd, length), state);
+    } catch (Throwable t) {
+      throw unexpected(t);
+    }
+  }
+
+  public static int fcntl(int fd, int command, int argument) {
+    MemorySegment state = CAPTURE.get();
+    try {
+      return result((int) MH$fcntl.invokeExact(state, fd, command, argument), state);
     } catch (Throwable t) {
       throw unexpected(t);
     }

@@ -7,6 +7,7 @@ import static java.lang.foreign.ValueLayout.JAVA_LONG;
 import dev.tidemark.ffm.Errno;
 import dev.tidemark.ffm.Ioctl;
 import dev.tidemark.ffm.LinuxException;
+import dev.tidemark.ffm.internal.NativeMemory;
 import java.lang.foreign.MemorySegment;
 import java.lang.ref.Reference;
 
@@ -66,6 +67,8 @@ public final class Hwpt extends IommufdObject {
    * ORs the dirty pages of a range into a bitmap, and clears them in the page table ({@code
    * IOMMU_HWPT_GET_DIRTY_BITMAP}).
    *
+   * <p>Memory-unsafe: a wrong address, length or lifetime here corrupts memory or ends the JVM.
+   *
    * <p>The kernel checks less than it seems (linux-6.12). It returns 0 and leaves bits out when
    * tracking is off and from the first hole in the range on; it returns 0 and the bits are gone
    * when it cannot write the bitmap. A range that starts or ends inside an entry of the page table
@@ -99,11 +102,7 @@ public final class Hwpt extends IommufdObject {
       throw new IllegalArgumentException("a page of " + pageSize + " bytes");
     }
     long bits = length >>> Long.numberOfTrailingZeros(pageSize);
-    if (!bitmap.isNative() || offset < 0 || bitmap.byteSize() - offset < bits + 7 >>> 3) {
-      throw new IllegalArgumentException(
-          "no native bitmap of %d bits: %d bytes, from byte %d"
-              .formatted(bits, bitmap.byteSize(), offset));
-    }
+    long address = NativeMemory.toWrite(bitmap, offset, bits + 7 >>> 3);
     argument.set(JAVA_INT, 0, (int) IOMMU_HWPT_GET_DIRTY_BITMAP_LAYOUT.byteSize());
     argument.set(JAVA_INT, GET$hwpt_id, open());
     argument.set(JAVA_INT, GET$flags, flags);
@@ -111,7 +110,7 @@ public final class Hwpt extends IommufdObject {
     argument.set(JAVA_LONG, GET$iova, iova);
     argument.set(JAVA_LONG, GET$length, length);
     argument.set(JAVA_LONG, GET$page_size, pageSize);
-    argument.set(JAVA_LONG, GET$data, bitmap.address() + offset);
+    argument.set(JAVA_LONG, GET$data, address);
     int result;
     try {
       result = call(IOMMU_HWPT_GET_DIRTY_BITMAP);

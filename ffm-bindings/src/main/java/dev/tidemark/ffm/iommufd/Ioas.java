@@ -67,6 +67,9 @@ public final class Ioas extends IommufdObject {
    * IOMMU_IOAS_MAP_FIXED_IOVA}). Pages are pinned as soon as a page table is there; until then
    * nothing is checked.
    *
+   * <p>Memory-unsafe: a wrong address, length or lifetime here corrupts memory or ends the JVM.
+   * Devices write there whatever it is.
+   *
    * @param iova where devices see it
    * @param address where it is mapped here
    * @param length bytes
@@ -81,6 +84,9 @@ public final class Ioas extends IommufdObject {
 
   /**
    * Maps memory of this process where there is room.
+   *
+   * <p>Memory-unsafe: a wrong address, length or lifetime here corrupts memory or ends the JVM.
+   * Devices write there whatever it is.
    *
    * @param address where it is mapped here
    * @param length bytes

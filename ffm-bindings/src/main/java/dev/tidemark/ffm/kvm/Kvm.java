@@ -131,7 +131,7 @@ public final class Kvm implements AutoCloseable {
   }
 
   static long cpuidBytes(int entries) {
-    return KVM_CPUID2.byteSize() + entries * KVM_CPUID_ENTRY2.byteSize();
+    return KVM_CPUID2.byteSize() + Integer.toUnsignedLong(entries) * KVM_CPUID_ENTRY2.byteSize();
   }
 
   /**

@@ -69,7 +69,8 @@ public final class KvmVcpu implements AutoCloseable {
    * Uses a vCPU that is already there; {@link #close()} leaves it open.
    *
    * @param number its descriptor, from {@code KVM_CREATE_VCPU}
-   * @param runBytes {@link Kvm#vcpuMmapSize()}
+   * @param runBytes {@link Kvm#vcpuMmapSize()}: more is memory that is not there, which must not be
+   *     touched
    * @throws LinuxException if the kernel refuses
    */
   public static KvmVcpu borrow(int number, long runBytes) {

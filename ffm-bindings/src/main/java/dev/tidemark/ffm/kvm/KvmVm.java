@@ -7,9 +7,12 @@ import dev.tidemark.ffm.Errno;
 import dev.tidemark.ffm.Fd;
 import dev.tidemark.ffm.Ioctl;
 import dev.tidemark.ffm.LinuxException;
+import dev.tidemark.ffm.Pages;
+import dev.tidemark.ffm.internal.NativeMemory;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.lang.ref.Reference;
+import java.util.Arrays;
 
 /**
  * A VM of KVM: its memory slots and their dirty logs.
@@ -34,6 +37,9 @@ public final class KvmVm implements AutoCloseable {
   private static final long CLEAR_FIRST = clear("first_page");
   private static final long CLEAR_BITMAP = clear("dirty_bitmap");
 
+  /** x86 has one for system management mode. */
+  private static final int ADDRESS_SPACES = 2;
+
   private static final long CAP_CAP = KvmLayouts.offset(KvmLayouts.KVM_ENABLE_CAP, "cap");
   private static final long CAP_ARGS = KvmLayouts.offset(KvmLayouts.KVM_ENABLE_CAP, "args");
 
@@ -41,6 +47,12 @@ public final class KvmVm implements AutoCloseable {
 
   /** The arguments of the dirty-log calls, guarded by itself. */
   private final MemorySegment log = Arena.ofAuto().allocate(KvmLayouts.KVM_CLEAR_DIRTY_LOG);
+
+  /**
+   * The pages of the slots that were set here, by address space and number; 0 for others. Guarded
+   * by the arguments.
+   */
+  private final long[][] slotPages = new long[ADDRESS_SPACES][0];
 
   KvmVm(Fd fd) {
     this.fd = fd;
@@ -100,6 +112,9 @@ public final class KvmVm implements AutoCloseable {
   /**
    * Creates, changes or deletes a memory slot ({@code KVM_SET_USER_MEMORY_REGION}).
    *
+   * <p>Memory-unsafe: a wrong address, length or lifetime here corrupts memory or ends the JVM. The
+   * guest writes there whatever it is.
+   *
    * @param slot its number, with the address space in the upper 16 bits
    * @param flags {@code KVM_MEM_} flags; switching {@code KVM_MEM_LOG_DIRTY_PAGES} off and on drops
    *     what was logged
@@ -117,7 +132,13 @@ public final class KvmVm implements AutoCloseable {
       region.set(JAVA_LONG, REGION_GPA, guestPhysAddr);
       region.set(JAVA_LONG, REGION_SIZE, memorySize);
       region.set(JAVA_LONG, REGION_HVA, userspaceAddr);
-      int result = uninterrupted(fd, KvmRequests.KVM_SET_USER_MEMORY_REGION, region);
+      int result;
+      synchronized (log) {
+        result = uninterrupted(fd, KvmRequests.KVM_SET_USER_MEMORY_REGION, region);
+        if (result >= 0) {
+          remember(slot, memorySize >>> Pages.SHIFT);
+        }
+      }
       if (result < 0) {
         throw Ioctl.failure(
             fd,
@@ -129,12 +150,39 @@ public final class KvmVm implements AutoCloseable {
     }
   }
 
+  private void remember(int slot, long pages) {
+    int space = slot >>> 16;
+    int number = slot & 0xffff;
+    if (space < ADDRESS_SPACES) {
+      if (number >= slotPages[space].length) {
+        slotPages[space] = Arrays.copyOf(slotPages[space], Math.max(16, 2 * number));
+      }
+      slotPages[space][number] = pages;
+    }
+  }
+
+  /** The kernel writes for as many pages as the slot has, if fewer were said past the bitmap. */
+  private void checkPages(int slot, long pages) {
+    int space = slot >>> 16;
+    int number = slot & 0xffff;
+    if (space < ADDRESS_SPACES && number < slotPages[space].length) {
+      long known = slotPages[space][number];
+      if (known != 0 && known != pages) {
+        throw new IllegalArgumentException(
+            "slot %d has %d pages, not %d".formatted(slot, known, pages));
+      }
+    }
+  }
+
   /**
    * Bytes that the kernel writes for a slot's log: whole 64-bit words.
    *
    * @param pages the slot's pages
    */
   public static long bitmapBytes(long pages) {
+    if (pages < 0) {
+      throw new IllegalArgumentException(pages + " pages");
+    }
     return (pages + 63) >>> 6 << 3;
   }
 
@@ -143,20 +191,25 @@ public final class KvmVm implements AutoCloseable {
    * overwrites the bitmap. Without manual protect it also clears the log and protects the pages
    * again.
    *
+   * <p>Memory-unsafe: a wrong address, length or lifetime here corrupts memory or ends the JVM. The
+   * kernel writes for all pages of the slot. How many these are is known of slots that were set by
+   * this object; of others put the bitmap's end at the end of a {@link
+   * dev.tidemark.ffm.Mapping#guarded} one, where the kernel stops.
+   *
    * @param slot its number, with the address space in the upper 16 bits
-   * @param pages how many pages the slot has; the kernel knows and writes for as many
+   * @param pages how many pages the slot has
    * @param bitmap native memory of at least {@link #bitmapBytes} bytes, alive until this returns
+   * @throws IllegalArgumentException if the bitmap is too small, or the slot is known to have
+   *     another number of pages
    * @throws LinuxException ENOENT if the slot does not log, ENXIO if the VM has a dirty ring
    */
   public void getDirtyLog(int slot, long pages, MemorySegment bitmap) {
-    checkBitmap(pages, bitmap);
-    if (bitmap.isReadOnly()) {
-      throw new IllegalArgumentException("a read-only bitmap for the kernel to write");
-    }
+    long address = NativeMemory.toWrite(bitmap, 0, bitmapBytes(pages));
     int result;
     synchronized (log) {
+      checkPages(slot, pages);
       log.set(JAVA_INT, GET_SLOT, slot);
-      log.set(JAVA_LONG, GET_BITMAP, bitmap.address());
+      log.set(JAVA_LONG, GET_BITMAP, address);
       result = uninterrupted(fd, KvmRequests.KVM_GET_DIRTY_LOG, log);
     }
     Reference.reachabilityFence(bitmap);
@@ -183,20 +236,20 @@ public final class KvmVm implements AutoCloseable {
    * @param firstPage a multiple of 64
    * @param pages a multiple of 64, unless the range ends where the slot does; less than 2^32
    * @param bitmap native memory whose bit 0 is the first page: a set bit is a page to clear. Only
-   *     bits that {@link #getDirtyLog} gave
+   *     bits that {@link #getDirtyLog} gave. Alive until this returns
    * @throws LinuxException if the kernel refuses
    */
   public void clearDirtyLog(int slot, long firstPage, long pages, MemorySegment bitmap) {
     if (pages >>> 32 != 0) {
       throw new IllegalArgumentException(pages + " pages: num_pages has 32 bits");
     }
-    checkBitmap(pages, bitmap);
+    long address = NativeMemory.toRead(bitmap, 0, bitmapBytes(pages));
     int result;
     synchronized (log) {
       log.set(JAVA_INT, CLEAR_SLOT, slot);
       log.set(JAVA_INT, CLEAR_PAGES, (int) pages);
       log.set(JAVA_LONG, CLEAR_FIRST, firstPage);
-      log.set(JAVA_LONG, CLEAR_BITMAP, bitmap.address());
+      log.set(JAVA_LONG, CLEAR_BITMAP, address);
       result = uninterrupted(fd, KvmRequests.KVM_CLEAR_DIRTY_LOG, log);
     }
     Reference.reachabilityFence(bitmap);
@@ -206,14 +259,6 @@ public final class KvmVm implements AutoCloseable {
           KvmRequests.KVM_CLEAR_DIRTY_LOG,
           -result,
           "slot %d, %d pages from %d".formatted(slot, pages, firstPage));
-    }
-  }
-
-  private static void checkBitmap(long pages, MemorySegment bitmap) {
-    if (pages < 0 || !bitmap.isNative() || bitmap.byteSize() < bitmapBytes(pages)) {
-      throw new IllegalArgumentException(
-          "%d pages need %d bytes of native memory, not %s"
-              .formatted(pages, bitmapBytes(pages), bitmap));
     }
   }
 
@@ -233,7 +278,8 @@ public final class KvmVm implements AutoCloseable {
    * Creates a vCPU ({@code KVM_CREATE_VCPU}). It lives as long as either owner is open.
    *
    * @param id 0 or more, not used yet
-   * @param runBytes {@link Kvm#vcpuMmapSize()}
+   * @param runBytes {@link Kvm#vcpuMmapSize()}: more is memory that is not there, which must not be
+   *     touched
    * @throws LinuxException if the kernel refuses
    */
   public KvmVcpu createVcpu(int id, long runBytes) {

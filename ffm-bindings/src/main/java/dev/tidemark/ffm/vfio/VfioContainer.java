@@ -8,6 +8,7 @@ import dev.tidemark.ffm.Errno;
 import dev.tidemark.ffm.Fd;
 import dev.tidemark.ffm.Ioctl;
 import dev.tidemark.ffm.LinuxException;
+import dev.tidemark.ffm.internal.NativeMemory;
 import dev.tidemark.ffm.iommufd.IovaRange;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
@@ -249,6 +250,9 @@ public final class VfioContainer implements AutoCloseable {
   /**
    * Maps memory of this process ({@code VFIO_IOMMU_MAP_DMA}).
    *
+   * <p>Memory-unsafe: a wrong address, length or lifetime here corrupts memory or ends the JVM.
+   * Devices write there whatever it is.
+   *
    * @param iova where devices see it
    * @param address where it is mapped here
    * @param size bytes, whole pages
@@ -438,13 +442,10 @@ public final class VfioContainer implements AutoCloseable {
     }
     long bits = size >>> Long.numberOfTrailingZeros(pageSize);
     long bytes = bits + 63 >>> 6 << 3;
-    if (!bitmap.isNative() || bitmap.byteSize() < bytes) {
-      throw new IllegalArgumentException(
-          "no native bitmap of " + bits + " bits: " + bitmap.byteSize() + " bytes");
-    }
+    long address = NativeMemory.toWrite(bitmap, 0, bytes);
     argument.set(JAVA_LONG, at + BITMAP$pgsize, pageSize);
     argument.set(JAVA_LONG, at + BITMAP$size, bytes);
-    argument.set(JAVA_LONG, at + BITMAP$data, bitmap.address());
+    argument.set(JAVA_LONG, at + BITMAP$data, address);
   }
 
   private int call(Ioctl.Request request) {

@@ -8,6 +8,7 @@ import dev.tidemark.ffm.Errno;
 import dev.tidemark.ffm.Fd;
 import dev.tidemark.ffm.Ioctl;
 import dev.tidemark.ffm.LinuxException;
+import dev.tidemark.ffm.internal.NativeMemory;
 import dev.tidemark.ffm.iommufd.Iommufd;
 import dev.tidemark.ffm.iommufd.IommufdObject;
 import java.lang.foreign.Arena;
@@ -421,6 +422,8 @@ public final class VfioDevice implements AutoCloseable {
    * ORs the log of a range into a bitmap, and clears it in the device ({@code
    * VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT}).
    *
+   * <p>Memory-unsafe: a wrong address, length or lifetime here corrupts memory or ends the JVM.
+   *
    * <p>The range must be inside one of those that were started with, and start and end at multiples
    * of the page size that the start returned: drivers differ in what they make of others. The
    * kernel changes whole 64-bit words without locking, so nobody else may write these words
@@ -451,21 +454,17 @@ public final class VfioDevice implements AutoCloseable {
     checkPageSize(pageSize, SMALLEST_PAGE);
     int shift = Long.numberOfTrailingZeros(pageSize);
     long bits = (length >>> shift) + ((length & pageSize - 1) == 0 ? 0 : 1);
-    if (length == 0
-        || !bitmap.isNative()
-        || offset < 0
-        || bitmap.byteSize() - offset < bits + 7 >>> 3) {
-      throw new IllegalArgumentException(
-          "no native bitmap of %d bits: %d bytes, from byte %d"
-              .formatted(bits, bitmap.byteSize(), offset));
+    if (length == 0) {
+      throw new IllegalArgumentException("a report of no bytes");
     }
+    long address = NativeMemory.toWrite(bitmap, offset, bits + 7 >>> 3);
     synchronized (report) {
       report.set(JAVA_INT, ARGSZ, (int) REPORT_BYTES);
       report.set(JAVA_INT, FLAGS, VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT);
       report.set(JAVA_LONG, REPORT$iova, iova);
       report.set(JAVA_LONG, REPORT$length, length);
       report.set(JAVA_LONG, REPORT$page_size, pageSize);
-      report.set(JAVA_LONG, REPORT$bitmap, bitmap.address() + offset);
+      report.set(JAVA_LONG, REPORT$bitmap, address);
       int result;
       try {
         // After a signal once more: bits that were delivered stay.

@@ -7,6 +7,7 @@ import dev.tidemark.ffm.Errno;
 import dev.tidemark.ffm.Fd;
 import dev.tidemark.ffm.Ioctl;
 import dev.tidemark.ffm.LinuxException;
+import dev.tidemark.ffm.internal.Libc;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 
@@ -113,7 +114,7 @@ public final class VfioGroup implements AutoCloseable {
    */
   public VfioDevice openDevice(String name) {
     try (Arena arena = Arena.ofConfined()) {
-      MemorySegment argument = arena.allocateFrom(name);
+      MemorySegment argument = Libc.string(arena, name);
       int number;
       do {
         number = Ioctl.tryCall(fd, VFIO_GROUP_GET_DEVICE_FD, argument);

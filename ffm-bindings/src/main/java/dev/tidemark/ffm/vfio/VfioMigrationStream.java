@@ -37,11 +37,14 @@ public final class VfioMigrationStream implements AutoCloseable {
   /**
    * Reads state.
    *
-   * @param buffer native memory, not empty
+   * @param buffer native memory, not empty, not read-only
    * @return bytes read; 0 at the end, which in a pre-copy phase only means for now
    * @throws LinuxException {@code ENODEV} if the device has left the state that the stream was for
    */
   public long read(MemorySegment buffer) {
+    if (buffer.byteSize() == 0 || buffer.isReadOnly()) {
+      throw new IllegalArgumentException("no memory to read into");
+    }
     int number = fd.acquire();
     try {
       long result;
@@ -69,6 +72,10 @@ public final class VfioMigrationStream implements AutoCloseable {
       while (written < buffer.byteSize()) {
         MemorySegment rest = buffer.asSlice(written);
         long result = Libc.write(number, rest, rest.byteSize());
+        if (result == 0) {
+          // Asked again it would say so for ever.
+          throw new LinuxException("write(" + fd + ")", Errno.EIO, "the driver takes nothing");
+        }
         if (result != -Errno.EINTR) {
           written += Libc.check(result, "write(" + fd + ")");
         }

@@ -2,6 +2,7 @@ package dev.tidemark.ffm.kvm;
 
 import static dev.tidemark.ffm.kvm.KvmConstants.*;
 import static java.lang.foreign.ValueLayout.JAVA_BYTE;
+import static java.lang.foreign.ValueLayout.JAVA_INT;
 import static java.lang.foreign.ValueLayout.JAVA_LONG;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertThrows;
@@ -116,6 +117,54 @@ class KvmTest {
     }
   }
 
+  /** The kernel writes for as many pages as the slot has, whatever the caller says. */
+  @Test
+  void aBitmapThatIsTooSmallForItsSlotIsNotWrittenPast() {
+    try (MiniGuest guest = new MiniGuest(1024, KVM_MEM_LOG_DIRTY_PAGES, KvmTest::plain);
+        Arena arena = Arena.ofConfined()) {
+      MemorySegment memory = arena.allocate(4096, 8);
+      memory.fill((byte) 0x55);
+      for (long pages : new long[] {64, 1023, 1025}) {
+        assertThrows(
+            IllegalArgumentException.class,
+            () -> guest.vm.getDirtyLog(MiniGuest.SLOT, pages, memory.asSlice(0, 136)));
+      }
+      assertThrows(
+          IllegalArgumentException.class,
+          () -> guest.vm.getDirtyLog(MiniGuest.SLOT, 1024, memory.asSlice(0, 127)));
+      for (long i = 0; i < memory.byteSize(); i++) {
+        assertEquals(0x55, memory.get(JAVA_BYTE, i), "byte " + i);
+      }
+      guest.vm.getDirtyLog(MiniGuest.SLOT, 1024, memory.asSlice(0, 128));
+      assertEquals(0x55, memory.get(JAVA_BYTE, 128));
+    }
+  }
+
+  @Test
+  void aBitmapOfAClosedArenaIsRefused() {
+    try (MiniGuest guest = new MiniGuest(64, KVM_MEM_LOG_DIRTY_PAGES, KvmTest::manual)) {
+      Arena arena = Arena.ofConfined();
+      MemorySegment bitmap = arena.allocate(8, 8);
+      arena.close();
+      assertThrows(
+          IllegalStateException.class, () -> guest.vm.getDirtyLog(MiniGuest.SLOT, 64, bitmap));
+      assertThrows(
+          IllegalStateException.class, () -> guest.vm.clearDirtyLog(MiniGuest.SLOT, 0, 64, bitmap));
+    }
+  }
+
+  @Test
+  void cpuidOfMoreEntriesThanThereAreIsRefused() {
+    try (MiniGuest guest = new MiniGuest(64, 0, KvmTest::plain);
+        Arena arena = Arena.ofConfined()) {
+      MemorySegment cpuid = arena.allocate(KvmLayouts.KVM_CPUID2);
+      for (int entries : new int[] {1, Integer.MAX_VALUE, -1}) {
+        cpuid.set(JAVA_INT, 0, entries);
+        assertThrows(IllegalArgumentException.class, () -> guest.vcpu.setCpuid2(cpuid));
+      }
+    }
+  }
+
   @Test
   void withManualProtectOnlyClearClears() {
     try (MiniGuest guest = new MiniGuest(128, KVM_MEM_LOG_DIRTY_PAGES, KvmTest::manual);
@@ -155,7 +204,9 @@ class KvmTest {
         Arena arena = Arena.ofConfined()) {
       KvmVm vm = guest.vm;
       MemorySegment bitmap = arena.allocate(24, 8);
-      assertEquals(Errno.ENOENT, errno(() -> vm.getDirtyLog(0, 192, bitmap)));
+      long others = MiniGuest.TEST_START / Pages.SIZE;
+      MemorySegment large = arena.allocate(KvmVm.bitmapBytes(others), 8);
+      assertEquals(Errno.ENOENT, errno(() -> vm.getDirtyLog(0, others, large)));
       assertEquals(Errno.EINVAL, errno(() -> vm.getDirtyLog(1 << 15, 192, bitmap)));
       assertEquals(Errno.EINVAL, errno(() -> vm.clearDirtyLog(MiniGuest.SLOT, 1, 64, bitmap)));
       assertEquals(Errno.EINVAL, errno(() -> vm.clearDirtyLog(MiniGuest.SLOT, 0, 63, bitmap)));
