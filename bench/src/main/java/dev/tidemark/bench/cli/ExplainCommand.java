@@ -14,19 +14,24 @@ import java.util.List;
 import java.util.Map;
 import java.util.concurrent.Callable;
 import picocli.CommandLine.Command;
+import picocli.CommandLine.Model.CommandSpec;
 import picocli.CommandLine.Option;
+import picocli.CommandLine.ParameterException;
+import picocli.CommandLine.Spec;
 
 /** Says who would track what a guest's devices write, and why it can be migrated or not. */
 @Command(
     name = "explain",
     description = {
       "Explains why a guest can be migrated or not, from its devices and what its operator decided.",
-      "Exit status: 0 it can, 1 it cannot.",
+      "Exit status: 0 it can, 1 it cannot or a device could not be asked, 2 wrong usage.",
       "Each VFIO device of this host is opened, asked and closed again: opening a PCI device may"
           + " reset it. One that somebody has open is refused and not touched: then say what it has."
     },
     mixinStandardHelpOptions = true)
 final class ExplainCommand implements Callable<Integer> {
+  @Spec private CommandSpec spec;
+
   @Option(
       names = "--device",
       paramLabel = "NAME[,KEY=VALUE...]",
@@ -73,7 +78,14 @@ final class ExplainCommand implements Callable<Integer> {
 
   @Override
   public Integer call() {
-    MachineFacts machine = new MachineFacts(ram, unreadable, containers());
+    List<ContainerFacts> containers;
+    try {
+      containers = containers();
+    } catch (IllegalArgumentException e) {
+      throw new ParameterException(spec.commandLine(), e.getMessage());
+    }
+    MachineFacts machine =
+        new MachineFacts(ram, unreadable.stream().map(Text::line).toList(), containers);
     TrackingPlan plan = TrackingPlan.of(machine);
     Blockers blockers = Blockers.of(machine);
     if (json) {
@@ -85,9 +97,9 @@ final class ExplainCommand implements Callable<Integer> {
       System.out.println(Json.of(answer));
     } else {
       if (!plan.containers().isEmpty()) {
-        System.out.println(plan);
+        System.out.print(Text.lines(plan.toString()));
       }
-      System.out.print(blockers);
+      System.out.print(Text.lines(blockers.toString()));
     }
     return blockers.blocked() ? Tidemark.FAILED : Tidemark.DONE;
   }

@@ -88,21 +88,28 @@ record GuestDevice(
         .orElseThrow(
             () ->
                 new IllegalArgumentException(
-                    "no VFIO device %s on this host (it has: %s); has=... for one that is elsewhere"
-                        .formatted(
-                            name,
-                            all.isEmpty()
-                                ? "none"
-                                : all.stream()
-                                    .map(VfioHostDevice::name)
-                                    .collect(Collectors.joining(", ")))));
+                    String.format(
+                        Locale.ROOT,
+                        "no VFIO device %s on this host (it has: %s); has=... for one that is elsewhere",
+                        name,
+                        all.isEmpty()
+                            ? "none"
+                            : all.stream()
+                                .map(VfioHostDevice::name)
+                                .collect(Collectors.joining(", ")))));
   }
 
   /** {@code NAME[,KEY=VALUE...]}. */
   static final class Converter implements ITypeConverter<GuestDevice> {
     @Override
     public GuestDevice convert(String text) {
-      String[] parts = text.split(",");
+      String[] parts = text.split(",", -1);
+      if (parts[0].isBlank()) {
+        throw new TypeConversionException("'" + text + "' names no device");
+      }
+      if (!Text.line(parts[0]).equals(parts[0])) {
+        throw new TypeConversionException("'" + text + "' is not how a device is named");
+      }
       OnOffAuto migration = OnOffAuto.AUTO;
       OnOffAuto deviceTracking = OnOffAuto.AUTO;
       Set<Ability> has = null;
@@ -113,7 +120,7 @@ record GuestDevice(
           case "device-tracking" -> deviceTracking = of(OnOffAuto.class, pair[1]);
           case "has" -> {
             has = new TreeSet<>();
-            for (String word : pair[1].isEmpty() ? new String[0] : pair[1].split("\\+")) {
+            for (String word : pair[1].isEmpty() ? new String[0] : pair[1].split("\\+", -1)) {
               has.add(of(Ability.class, word));
             }
           }
@@ -121,9 +128,6 @@ record GuestDevice(
               throw new TypeConversionException(
                   "'" + part + "' is not migration=, device-tracking= or has=");
         }
-      }
-      if (parts.length == 0 || parts[0].isEmpty()) {
-        throw new TypeConversionException("'" + text + "' names no device");
       }
       return new GuestDevice(parts[0], migration, deviceTracking, has);
     }
@@ -133,9 +137,11 @@ record GuestDevice(
         return Enum.valueOf(type, word.toUpperCase(Locale.ROOT));
       } catch (IllegalArgumentException e) {
         throw new TypeConversionException(
-            "'%s' is none of %s"
-                .formatted(
-                    word, Arrays.toString(type.getEnumConstants()).toLowerCase(Locale.ROOT)));
+            String.format(
+                Locale.ROOT,
+                "'%s' is none of %s",
+                word,
+                Arrays.toString(type.getEnumConstants()).toLowerCase(Locale.ROOT)));
       }
     }
   }

@@ -11,8 +11,9 @@ final class Json {
 
   private Json() {}
 
+  /** One line; characters that a terminal would obey are escaped. */
   static String of(Object value) {
-    return GSON.toJson(value);
+    return Text.escaped(GSON.toJson(value));
   }
 
   static JsonObject object(String line) {

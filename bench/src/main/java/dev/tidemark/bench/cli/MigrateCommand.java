@@ -10,9 +10,8 @@ import dev.tidemark.engine.migrate.Outcome;
 import dev.tidemark.engine.migrate.OutgoingMigration;
 import dev.tidemark.engine.migrate.StateSection;
 import dev.tidemark.ffm.Socket;
-import java.net.InetSocketAddress;
+import java.security.SecureRandom;
 import java.time.Duration;
-import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
@@ -39,8 +38,9 @@ final class MigrateCommand implements Callable<Integer> {
   private static final long RAM = 1L << 30;
   private static final long LAB_RAM = 8 << 20;
   private static final Duration FIRST_PASS_LIMIT = Duration.ofMinutes(10);
-  private static final Duration HELLO_LIMIT = Duration.ofSeconds(60);
+  private static final Duration ANSWER_LIMIT = Duration.ofSeconds(60);
   private static final Duration REPORT_LIMIT = Duration.ofMinutes(15);
+  private static final long SIGNAL_SECONDS = 10;
 
   @Spec private CommandSpec spec;
 
@@ -66,7 +66,7 @@ final class MigrateCommand implements Callable<Integer> {
       defaultValue = "10000",
       paramLabel = "PAGES/s",
       converter = Units.Rate.class,
-      description = "how fast the guest writes; max: as fast as it can")
+      description = "how fast the guest writes, above 0; max: as fast as it can")
   private long rate;
 
   @Option(
@@ -110,25 +110,102 @@ final class MigrateCommand implements Callable<Integer> {
 
   @Option(
       names = "--to",
-      paramLabel = "tcp:HOST:PORT",
-      converter = Units.Tcp.class,
+      paramLabel = "tcp:HOST:PORT|unix:PATH",
+      converter = Endpoint.Converter.class,
       description = "a listening receiver; without it one is started")
-  private InetSocketAddress destination;
+  private Endpoint destination;
 
-  @Option(names = "--json", description = "one JSON object at the end")
+  @Option(
+      names = "--json",
+      description = "one JSON object at the end, whatever the end: status, reason, what was sent")
   private boolean json;
 
+  private final long nonce = new SecureRandom().nextLong();
+  private final CountDownLatch ended = new CountDownLatch(1);
+  private final CountDownLatch migrated = new CountDownLatch(1);
+  private volatile boolean completed;
+  private ProgressLine progress;
   private long digestNanos;
+
+  // Guarded by this: a signal and the end of the migration exclude each other.
+  private OutgoingMigration migration;
+  private boolean ending;
+  private boolean told;
 
   @Override
   public Integer call() throws InterruptedException {
     MigrationOptions options = options();
+    progress =
+        new ProgressLine(
+            json ? System.err : System.out,
+            System.console() != null && System.console().isTerminal(),
+            System.getenv("COLUMNS"));
+    Thread signal = new Thread(this::endBySignal, "signal");
+    Runtime.getRuntime().addShutdownHook(signal);
+    try {
+      return migrate(options);
+    } catch (ParameterException e) {
+      throw e;
+    } catch (RuntimeException e) {
+      Map<String, Object> failure = Tidemark.failure("failed", Tidemark.text(e));
+      failure.put("verified", false);
+      tell(failure);
+      return Tidemark.FAILED;
+    } finally {
+      ended.countDown();
+      try {
+        Runtime.getRuntime().removeShutdownHook(signal);
+      } catch (IllegalStateException e) {
+        // The process is ending: a signal came.
+      }
+    }
+  }
+
+  /** Cancels the migration, and has its end told; the process ends with this thread. */
+  private void endBySignal() {
+    OutgoingMigration running;
+    synchronized (this) {
+      ending = true;
+      running = migration;
+    }
+    Map<String, Object> failure;
+    if (running == null) {
+      failure = Tidemark.failure("cancelled", "ended by a signal before the migration began");
+    } else {
+      running.cancel();
+      failure = awaitEnd();
+    }
+    failure.put("verified", false);
+    tell(failure);
+  }
+
+  /**
+   * Waits for whoever runs the migration to tell its end; not for the destination's report.
+   *
+   * @return what there is to be said if it does not come
+   */
+  private Map<String, Object> awaitEnd() {
+    try {
+      if (migrated.await(SIGNAL_SECONDS, TimeUnit.SECONDS)) {
+        if (completed) {
+          return Tidemark.failure(
+              "completed", "ended by a signal: the guest is at the destination, not verified yet");
+        }
+        ended.await(SIGNAL_SECONDS, TimeUnit.SECONDS);
+      }
+    } catch (InterruptedException e) {
+      // The process ends anyway.
+    }
+    return Tidemark.failure("unknown", "ended by a signal: the destination may run the guest");
+  }
+
+  private int migrate(MigrationOptions options) throws InterruptedException {
     GuestKind guestKind = kind.resolved();
     ramBytes = ram != null ? ram : guestKind.isOfTheLab() ? LAB_RAM : RAM;
     HostMemory.require(ramBytes);
     if (destination == null) {
       // Both ends are on this host, so both need room.
-      HostMemory.require(Math.multiplyExact(2, ramBytes));
+      HostMemory.require(ramBytes > Long.MAX_VALUE / 2 ? ramBytes : 2 * ramBytes);
     }
     TrackedGuest made;
     try {
@@ -145,10 +222,12 @@ final class MigrateCommand implements Callable<Integer> {
       }
       tracked.guest().setRate(rate);
       if (destination != null) {
-        return migrate(tracked, guestKind, options, destination, null);
+        try (Socket socket = destination.connect()) {
+          return migrate(tracked, guestKind, options, socket, null);
+        }
       }
       try (ReceiverProcess receiver = ReceiverProcess.start()) {
-        return migrate(tracked, guestKind, options, receiver.address(), receiver);
+        return migrate(tracked, guestKind, options, receiver.socket(), receiver);
       }
     }
   }
@@ -173,56 +252,89 @@ final class MigrateCommand implements Callable<Integer> {
       TrackedGuest tracked,
       GuestKind guestKind,
       MigrationOptions options,
-      InetSocketAddress to,
+      Socket socket,
       ReceiverProcess receiver)
       throws InterruptedException {
-    try (Socket socket = Socket.connect(to)) {
-      Wire.send(socket, new Wire.Hello("0.1", guestKind, ramBytes));
-      Wire.Answer answer = Wire.receive(socket, Wire.Answer.class, HELLO_LIMIT);
-      if (answer.error() != null) {
-        throw new IllegalStateException("the destination refuses: " + answer.error());
-      }
-      var progress =
-          new ProgressLine(
-              json ? System.err : System.out,
-              System.console() != null && System.console().isTerminal());
-      Optional<OutgoingVfioDevice> device =
-          tracked.migratingDevice().map(moved -> new OutgoingVfioDevice(Wire.DEVICE, moved));
-      var migration =
-          new OutgoingMigration(
-              tracked.tracker(),
-              socket,
-              tracked.control(),
-              device.stream().toList(),
-              sections(tracked.guest()),
-              options,
-              progress);
-      MigrationResult result = run(migration);
-      Wire.Report report = null;
-      String problem = result.reason();
-      if (result.outcome() == Outcome.COMPLETED) {
-        report = Wire.receive(socket, Wire.Report.class, REPORT_LIMIT);
-        problem = report.verified() ? "" : report.error();
-        long state = tracked.migratingDevice().map(DeviceState::digest).orElse(0L);
-        if (problem.isEmpty() && state != report.deviceDigest()) {
-          problem =
-              "the device's state differs: digest %016x at the source, %016x at the destination"
-                  .formatted(state, report.deviceDigest());
-        }
-      }
-      boolean verified = report != null && problem.isEmpty();
-      summarize(tracked, guestKind, result, device, report, verified);
-      if (!problem.isEmpty()) {
-        String there =
-            receiver == null || result.outcome() == Outcome.COMPLETED ? "" : receiver.complaint();
-        System.err.println(
-            Tidemark.PREFIX
-                + problem
-                + (there.isEmpty() ? "" : "; the receiver: " + there)
-                + whereabouts(tracked, result));
-      }
-      return verified ? Tidemark.DONE : Tidemark.FAILED;
+    Wire.send(socket, new Wire.Hello("0.1", guestKind, ramBytes, nonce));
+    Wire.Answer answer = Wire.receive(socket, Wire.Answer.class, ANSWER_LIMIT);
+    if (answer.error() != null) {
+      throw new IllegalStateException(
+          "refused: " + Text.quoted("the destination", answer.error()) + complaint(receiver));
     }
+    Optional<OutgoingVfioDevice> device =
+        tracked.migratingDevice().map(moved -> new OutgoingVfioDevice(Wire.DEVICE, moved));
+    var outgoing =
+        new OutgoingMigration(
+            tracked.tracker(),
+            socket,
+            tracked.control(),
+            device.stream().toList(),
+            sections(tracked.guest()),
+            options,
+            progress);
+    synchronized (this) {
+      if (ending) {
+        throw new IllegalStateException("ended by a signal");
+      }
+      migration = outgoing;
+    }
+    MigrationResult result = outgoing.run();
+    completed = result.outcome() == Outcome.COMPLETED;
+    migrated.countDown();
+    Wire.Report report = null;
+    String problem = result.reason();
+    if (result.outcome() == Outcome.COMPLETED) {
+      try {
+        report = Wire.receive(socket, Wire.Report.class, REPORT_LIMIT);
+        problem = problem(report, tracked);
+      } catch (RuntimeException e) {
+        problem = "no report came: " + Tidemark.text(e);
+      }
+    } else {
+      problem += complaint(receiver);
+    }
+    boolean verified = problem.isEmpty();
+    if (!verified) {
+      problem += whereabouts(tracked, result);
+    }
+    tell(summary(tracked, guestKind, result, device, report, problem));
+    return verified ? Tidemark.DONE : Tidemark.FAILED;
+  }
+
+  private static String complaint(ReceiverProcess receiver) throws InterruptedException {
+    String words = receiver == null ? "" : receiver.complaint();
+    return words.isEmpty() ? "" : "; " + words;
+  }
+
+  /**
+   * What is wrong at the destination.
+   *
+   * @return nothing, if the destination says that all is right and has shown that it had the memory
+   */
+  private String problem(Wire.Report report, TrackedGuest tracked) {
+    if (!report.verified() || report.error() != null) {
+      return report.error() == null
+          ? "the destination does not say that the guest found every page right"
+          : Text.quoted("the destination", report.error());
+    }
+    long state = tracked.migratingDevice().map(DeviceState::digest).orElse(0L);
+    if (state != report.deviceDigest()) {
+      return differs("device's state", state, report.deviceDigest());
+    }
+    // The guest never runs here again, so that its memory is still what it was at the handover.
+    long memory = ReceiveCommand.digest(tracked.guest(), nonce);
+    return memory == report.memoryDigest()
+        ? ""
+        : differs("memory at the handover", memory, report.memoryDigest());
+  }
+
+  private static String differs(String what, long here, long there) {
+    return String.format(
+        Locale.ROOT,
+        "the %s differs: digest %016x at the source, %016x at the destination",
+        what,
+        here,
+        there);
   }
 
   private static String whereabouts(TrackedGuest tracked, MigrationResult result) {
@@ -233,7 +345,8 @@ final class MigrateCommand implements Callable<Integer> {
               .error()
               .map(error -> "; and the guest at the source found: " + error)
               .orElse("; the guest goes on running at the source");
-      case COMPLETED, UNKNOWN -> "";
+      case COMPLETED -> "; the guest is at the destination, and was not verified";
+      case UNKNOWN -> "";
     };
   }
 
@@ -259,48 +372,16 @@ final class MigrateCommand implements Callable<Integer> {
             }));
   }
 
-  /** Runs the migration; a signal that ends this process cancels it first. */
-  private static MigrationResult run(OutgoingMigration migration) {
-    var ended = new CountDownLatch(1);
-    Thread canceller =
-        new Thread(
-            () -> {
-              if (migration.cancel()) {
-                try {
-                  ended.await(10, TimeUnit.SECONDS);
-                } catch (InterruptedException e) {
-                  // The process ends anyway.
-                }
-                System.err.println(
-                    Tidemark.PREFIX + "cancelled; the guest went on running at the source");
-              }
-            },
-            "cancel");
-    Runtime.getRuntime().addShutdownHook(canceller);
-    try {
-      return migration.run();
-    } finally {
-      ended.countDown();
-      try {
-        Runtime.getRuntime().removeShutdownHook(canceller);
-      } catch (IllegalStateException e) {
-        // The process is ending: that was the cancel.
-      }
-    }
-  }
-
-  private void summarize(
+  private Map<String, Object> summary(
       TrackedGuest tracked,
       GuestKind guestKind,
       MigrationResult result,
       Optional<OutgoingVfioDevice> device,
       Wire.Report report,
-      boolean verified) {
-    long digests = digestNanos + (report == null ? 0 : report.digestNanos());
-    long downtime =
-        report == null ? -1 : report.firstRunNanos() - tracked.guest().lastExitNanos() - digests;
-    Map<String, Object> summary = new LinkedHashMap<>();
-    summary.put("status", result.outcome().name().toLowerCase(Locale.ROOT));
+      String problem) {
+    Map<String, Object> summary =
+        Tidemark.failure(
+            result.outcome().name().toLowerCase(Locale.ROOT), problem.isEmpty() ? null : problem);
     summary.put("guest", guestKind.name());
     summary.put("sources", result.sources());
     summary.put("rounds", result.rounds());
@@ -315,13 +396,43 @@ final class MigrateCommand implements Callable<Integer> {
         });
     tracked.unmaps().ifPresent(unmaps -> summary.put("unmaps", unmaps));
     summary.put("totalMillis", millis(result.totalNanos()));
-    summary.put("downtimeMillis", report == null ? null : millis(downtime));
-    summary.put("digestMillis", millis(digests));
-    summary.put("verified", verified);
+    long digests = digestNanos + (report == null ? 0 : report.digestNanos());
+    long stopped = tracked.guest().lastExitNanos();
+    long downtime = report == null ? -1 : report.firstRunNanos() - stopped - digests;
+    // The destination's clock is this one's only on one host, and its word is its own.
+    boolean plausible =
+        report != null
+            && report.digestNanos() >= 0
+            && downtime > 0
+            && report.firstRunNanos() <= System.nanoTime();
+    summary.put("downtimeMillis", plausible ? millis(downtime) : null);
+    summary.put("digestMillis", plausible ? millis(digests) : millis(digestNanos));
+    summary.put("verified", problem.isEmpty());
+    return summary;
+  }
+
+  /** Prints the one final report; a signal may be faster than the end of the migration. */
+  private synchronized void tell(Map<String, Object> summary) {
+    if (told) {
+      return;
+    }
+    told = true;
+    progress.end();
+    Object problem = summary.get("reason");
     if (json) {
       System.out.println(Json.of(summary));
-    } else {
-      summary.forEach((name, value) -> System.out.printf("%-16s %s%n", name, value));
+    } else if (summary.size() > 3) {
+      summary.forEach(
+          (name, value) -> {
+            if (!name.equals("reason")) {
+              System.out.printf(
+                  Locale.ROOT, "%-16s %s%n", name, value == null ? "not known" : value);
+            }
+          });
+    }
+    System.out.flush();
+    if (problem != null) {
+      Tidemark.complain(problem.toString());
     }
   }
 

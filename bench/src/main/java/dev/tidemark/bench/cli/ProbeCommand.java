@@ -12,6 +12,7 @@ import dev.tidemark.ffm.userfaultfd.UserfaultfdUapi;
 import dev.tidemark.ffm.vfio.VfioHostDevice;
 import java.util.LinkedHashMap;
 import java.util.List;
+import java.util.Locale;
 import java.util.Map;
 import java.util.Optional;
 import java.util.concurrent.Callable;
@@ -56,11 +57,17 @@ final class ProbeCommand implements Callable<Integer> {
       System.out.println(Json.of(host));
       return Tidemark.DONE;
     }
-    host.forEach((name, value) -> System.out.printf("%-24s %s%n", name, value));
+    host.forEach(
+        (name, value) ->
+            System.out.printf(Locale.ROOT, "%-24s %s%n", name, Text.line(String.valueOf(value))));
     findings.forEach(
         (name, finding) ->
             System.out.printf(
-                "%-24s %-4s %s%n", name, finding.available ? "yes" : "no", finding.detail));
+                Locale.ROOT,
+                "%-24s %-4s %s%n",
+                name,
+                finding.available ? "yes" : "no",
+                Text.line(finding.detail)));
     devices.forEach(device -> System.out.print("\n" + device));
     return Tidemark.DONE;
   }

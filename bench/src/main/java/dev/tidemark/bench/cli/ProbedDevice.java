@@ -12,6 +12,7 @@ import dev.tidemark.ffm.vfio.VfioUapi;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
+import java.util.Locale;
 import java.util.Map;
 
 /**
@@ -24,6 +25,9 @@ import java.util.Map;
  */
 record ProbedDevice(VfioHostDevice device, DeviceProbe probe, String refused) {
   static ProbedDevice probe(VfioHostDevice device) {
+    if (!Text.line(device.name()).equals(device.name())) {
+      return new ProbedDevice(device, null, "no device has such a name");
+    }
     try {
       return new ProbedDevice(device, DeviceProbe.of(device), null);
     } catch (LinuxException | IllegalStateException e) {
@@ -84,7 +88,7 @@ record ProbedDevice(VfioHostDevice device, DeviceProbe probe, String refused) {
   @Override
   public String toString() {
     StringBuilder text = new StringBuilder();
-    text.append("VFIO device %s%n".formatted(device.name()));
+    text.append(String.format(Locale.ROOT, "VFIO device %s%n", Text.line(device.name())));
     line(text, "driver", device.driver());
     line(text, "character device", device.cdev().orElse("none"));
     line(text, "group", device.group().orElse("none"));
@@ -104,10 +108,10 @@ record ProbedDevice(VfioHostDevice device, DeviceProbe probe, String refused) {
       line(text, "largest bitmap", "for " + Units.size(probe.limits().bytes()) + " of memory");
     }
     line(text, "tracker", TrackingPlan.of(alone).containers().getFirst().tracker().toString());
-    return text.append(Blockers.of(alone).devices().getFirst().tree()).toString();
+    return text + Text.lines(Blockers.of(alone).devices().getFirst().tree().toString());
   }
 
   private static void line(StringBuilder text, String name, String value) {
-    text.append("  %-20s %s%n".formatted(name, value));
+    text.append(String.format(Locale.ROOT, "  %-20s %s%n", name, Text.line(value)));
   }
 }

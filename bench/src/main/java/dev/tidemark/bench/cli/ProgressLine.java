@@ -7,19 +7,29 @@ import java.util.function.Consumer;
 
 /** A line per round; on a terminal the round under way updates in place. */
 final class ProgressLine implements Consumer<Progress> {
+  /** Columns of a terminal that does not say how many it has. */
+  private static final int COLUMNS = 80;
+
   private final PrintStream out;
   private final boolean terminal;
+  private final int columns;
   private long roundStartBytes;
   private long roundStartNanos;
   private boolean open;
 
-  ProgressLine(PrintStream out, boolean terminal) {
+  /**
+   * @param terminal whether what is printed can be overwritten
+   * @param columns its width, as the environment's {@code COLUMNS} says it; null for 80
+   */
+  ProgressLine(PrintStream out, boolean terminal, String columns) {
     this.out = out;
     this.terminal = terminal;
+    this.columns =
+        columns != null && columns.matches("[1-9][0-9]{0,4}") ? Integer.parseInt(columns) : COLUMNS;
   }
 
   @Override
-  public void accept(Progress progress) {
+  public synchronized void accept(Progress progress) {
     switch (progress.phase()) {
       case HARVESTED -> {
         roundStartBytes = progress.bytesSent();
@@ -27,7 +37,9 @@ final class ProgressLine implements Consumer<Progress> {
       }
       case SENDING -> {
         if (terminal) {
-          out.print("\r" + text(progress) + "\033[K");
+          String line = text(progress);
+          // The last column stays free: a character there may wrap.
+          out.print("\r" + line.substring(0, Math.min(line.length(), columns - 1)) + "\033[K");
           out.flush();
           open = true;
         }
@@ -72,5 +84,14 @@ final class ProgressLine implements Consumer<Progress> {
     out.println((open ? "\r" : "") + line + (open ? "\033[K" : ""));
     out.flush();
     open = false;
+  }
+
+  /** Ends the line that is open, if one is, so that a message begins on a line of its own. */
+  synchronized void end() {
+    if (open) {
+      out.println();
+      out.flush();
+      open = false;
+    }
   }
 }

@@ -42,6 +42,7 @@ final class RatiosCommand implements Callable<Integer> {
     long warmUp = Bitmaps.warmUp();
     NativeAccess.warmUp();
     System.err.printf(
+        Locale.ROOT,
         "bitmap operations: %s, warmed up in %d ms; C: %s, %d bit%n",
         Bitmaps.description(),
         warmUp / 1_000_000,
@@ -49,6 +50,7 @@ final class RatiosCommand implements Callable<Integer> {
         Rivals.width());
     if (!json) {
       System.out.printf(
+          Locale.ROOT,
           ROW,
           "path",
           "size",
@@ -76,7 +78,8 @@ final class RatiosCommand implements Callable<Integer> {
         .run();
     long missed = outcomes.stream().filter(outcome -> !outcome.holds()).count();
     long judged = outcomes.stream().filter(outcome -> outcome.target() > 0).count();
-    System.err.printf("%d rows, %d targets, %d of them missed%n", outcomes.size(), judged, missed);
+    System.err.printf(
+        Locale.ROOT, "%d rows, %d targets, %d of them missed%n", outcomes.size(), judged, missed);
     return missed == 0 ? Tidemark.DONE : Tidemark.FAILED;
   }
 
@@ -99,6 +102,7 @@ final class RatiosCommand implements Callable<Integer> {
       System.out.println(Json.of(line));
     } else {
       System.out.printf(
+          Locale.ROOT,
           ROW,
           outcome.path(),
           outcome.size(),

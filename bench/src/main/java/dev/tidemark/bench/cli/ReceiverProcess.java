@@ -2,82 +2,138 @@ package dev.tidemark.bench.cli;
 
 import dev.tidemark.bench.Main;
 import dev.tidemark.bench.hot.OtherJvm;
+import dev.tidemark.ffm.Socket;
 import java.io.BufferedReader;
 import java.io.IOException;
-import java.net.InetSocketAddress;
+import java.io.OutputStream;
 import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.nio.file.attribute.PosixFilePermissions;
+import java.security.SecureRandom;
+import java.util.HexFormat;
 import java.util.concurrent.TimeUnit;
 
-/** A receiving process of this program's own, with the same Java and the same flags. */
+/**
+ * A receiving process of this program's own, on a connection that no other process can get: it
+ * connects to a Unix socket in a private directory, and each end asks the kernel which process and
+ * user the other is.
+ *
+ * <p>It ends when this process does, unless it has taken over the guest: then it finishes its check
+ * within its limits. Nothing stays in the file system: the process is started before there is
+ * anything, with the path to come, and removes that in every case; so does this one.
+ */
 final class ReceiverProcess implements AutoCloseable {
+  private static final long START_SECONDS = 60;
+
+  /** Length of the longest path of a Unix socket, in bytes. */
+  private static final int MAX_PATH = 107;
+
+  /** Length at which its messages are cut, in characters. */
+  private static final int MAX_COMPLAINT = 4096;
+
   private final Process process;
-  private final BufferedReader lines;
   private final StringBuffer complaint = new StringBuffer();
   private final Thread complaints;
-  private InetSocketAddress address;
+  private Socket socket;
 
   private ReceiverProcess(Process process) {
     this.process = process;
-    this.lines = process.inputReader(StandardCharsets.UTF_8);
     this.complaints =
         Thread.ofPlatform().daemon().name("receiver errors").start(this::readComplaints);
   }
 
   /**
-   * Starts one and waits until it listens.
+   * Starts one and waits until it is connected.
    *
    * @throws IllegalStateException if it does not come so far
    */
   static ReceiverProcess start() throws InterruptedException {
-    ProcessBuilder command =
-        OtherJvm.command(Main.class, "receive", "--listen", "tcp:127.0.0.1:0", "--json");
+    Path path = newPath();
     ReceiverProcess receiver;
     try {
-      receiver = new ReceiverProcess(command.start());
+      receiver =
+          new ReceiverProcess(
+              OtherJvm.command(Main.class, "receive", "--parent", path.toString())
+                  .redirectOutput(ProcessBuilder.Redirect.DISCARD)
+                  .start());
     } catch (IOException e) {
       throw new IllegalStateException("the receiving process did not start: " + e.getMessage(), e);
     }
     try {
-      receiver.awaitListening();
+      receiver.connect(path);
       return receiver;
-    } catch (RuntimeException e) {
-      receiver.process.destroyForcibly().waitFor();
+    } catch (IOException e) {
+      receiver.kill();
+      throw new IllegalStateException("no way to the receiving process: " + Tidemark.text(e), e);
+    } catch (RuntimeException | InterruptedException e) {
+      receiver.kill();
       throw e;
     }
   }
 
-  private void awaitListening() throws InterruptedException {
-    String line;
-    try {
-      process.getOutputStream().close();
-      line = lines.readLine();
-    } catch (IOException e) {
-      line = null;
-    }
-    if (line == null) {
-      throw new IllegalStateException("the receiving process did not start: " + complaint());
-    }
-    address = new Units.Tcp().convert(Json.object(line).get("listening").getAsString());
-    Thread.ofPlatform().daemon().name("receiver output").start(this::drain);
+  /** A path that does not exist, that nobody guesses, and that is not too long for a socket. */
+  private static Path newPath() {
+    byte[] random = new byte[8];
+    new SecureRandom().nextBytes(random);
+    Path inside = Path.of("tidemark-" + HexFormat.of().formatHex(random), "socket");
+    Path path = Path.of(System.getProperty("java.io.tmpdir")).toAbsolutePath().resolve(inside);
+    return path.toString().getBytes(StandardCharsets.UTF_8).length <= MAX_PATH
+        ? path
+        : Path.of("/tmp").resolve(inside);
   }
 
-  /** Keeps the other process from waiting for a reader; its report comes over the connection. */
-  private void drain() {
-    try {
-      while (lines.readLine() != null) {
-        // Nobody reads these.
+  /** The receiver waits for a byte on its standard input, and then connects. */
+  private void connect(Path path) throws IOException, InterruptedException {
+    Files.createDirectory(
+        path.getParent(),
+        PosixFilePermissions.asFileAttribute(PosixFilePermissions.fromString("rwx------")));
+    try (Socket listener = Socket.listen(path)) {
+      OutputStream input = process.getOutputStream();
+      input.write('\n');
+      input.flush();
+      socket = accept(listener);
+    } catch (IOException e) {
+      throw ended("its input is closed");
+    } finally {
+      Files.deleteIfExists(path.getParent());
+    }
+  }
+
+  private Socket accept(Socket listener) throws InterruptedException {
+    long deadline = System.nanoTime() + TimeUnit.SECONDS.toNanos(START_SECONDS);
+    while (true) {
+      while (!listener.awaitReadable(100)) {
+        if (!process.isAlive()) {
+          throw ended("it ended at once");
+        }
+        if (System.nanoTime() > deadline) {
+          throw ended("it said nothing for " + START_SECONDS + " s");
+        }
       }
-    } catch (IOException e) {
-      // It ended.
+      Socket found = listener.accept();
+      Socket.Peer peer = found.peer();
+      if (peer.pid() == process.pid() && peer.isThisUser()) {
+        return found;
+      }
+      found.close();
     }
   }
 
-  /** Takes the other process's last word, so that its side of a failure is told with ours. */
+  private IllegalStateException ended(String what) throws InterruptedException {
+    String words = complaint();
+    return new IllegalStateException(
+        "the receiving process did not start: " + (words.isEmpty() ? what : words));
+  }
+
+  /** Takes the other process's last words, so that its side of a failure is told with ours. */
   private void readComplaints() {
     try (BufferedReader errors = process.errorReader(StandardCharsets.UTF_8)) {
       for (String line; (line = errors.readLine()) != null; ) {
-        if (line.startsWith(Tidemark.PREFIX)) {
-          complaint.append(line.substring(Tidemark.PREFIX.length()));
+        if (line.startsWith(Tidemark.PREFIX) && complaint.length() < MAX_COMPLAINT) {
+          complaint
+              .append(complaint.isEmpty() ? "" : "; ")
+              .append(line.substring(Tidemark.PREFIX.length()));
         }
       }
     } catch (IOException e) {
@@ -88,24 +144,29 @@ final class ReceiverProcess implements AutoCloseable {
   /**
    * Waits a moment for what it has to say about a failure.
    *
-   * @return one line, or nothing
+   * @return one line that says who says it, or nothing
    */
   String complaint() throws InterruptedException {
     complaints.join(1000);
-    return complaint.toString();
+    return complaint.isEmpty() ? "" : Text.quoted("the receiver", complaint.toString());
   }
 
-  /** Where it listens. */
-  InetSocketAddress address() {
-    return address;
+  /** The connection to it, closed with this. */
+  Socket socket() {
+    return socket;
+  }
+
+  private void kill() throws InterruptedException {
+    process.destroyForcibly().waitFor();
   }
 
   /** Waits a moment for it to end by itself, then ends it. */
   @Override
   public void close() {
+    socket.close();
     try {
       if (!process.waitFor(5, TimeUnit.SECONDS)) {
-        process.destroyForcibly().waitFor();
+        kill();
       }
     } catch (InterruptedException e) {
       process.destroyForcibly();

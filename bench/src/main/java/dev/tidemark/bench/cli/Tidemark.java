@@ -1,6 +1,10 @@
 package dev.tidemark.bench.cli;
 
 import dev.tidemark.ffm.NativeAccess;
+import java.nio.file.FileSystemException;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
 import java.util.Optional;
 import java.util.concurrent.Callable;
 import picocli.CommandLine;
@@ -37,41 +41,68 @@ public final class Tidemark implements Callable<Integer> {
   private Tidemark() {}
 
   /**
-   * Runs a command.
+   * Runs a command. Where it takes {@code --json} and fails, the failure is a JSON object on stdout
+   * too.
    *
    * @return its exit status: 0 done, 1 failed, 2 wrong usage
    */
   public static int run(String... args) {
+    int status = execute(args);
+    // A PrintStream keeps its failures to itself until it is asked.
+    if (System.out.checkError() && status == DONE) {
+      complain("not all of the output could be written: is the device full, or the reader gone?");
+      return FAILED;
+    }
+    return status;
+  }
+
+  private static int execute(String... args) {
+    boolean json = List.of(args).contains("--json");
     CommandLine line = new CommandLine(new Tidemark());
     line.setCaseInsensitiveEnumValuesAllowed(true);
     line.getSubcommands().get("jmh").setUnmatchedOptionsArePositionalParams(true);
-    line.setExecutionExceptionHandler(
-        (e, command, parsed) -> {
-          complain(e);
-          return FAILED;
-        });
+    line.setExecutionExceptionHandler((e, command, parsed) -> fail(text(e), json, FAILED));
     line.setParameterExceptionHandler(
         (e, rest) -> {
-          System.err.println(PREFIX + oneLine(e.getMessage()));
+          int status = fail(text(e), json, WRONG_USAGE);
           System.err.println(
               "Try '" + e.getCommandLine().getCommandSpec().qualifiedName() + " --help'.");
-          return WRONG_USAGE;
+          return status;
         });
     Optional<String> missing = NativeAccess.missing();
     if (missing.isPresent() && args.length > 0 && !args[0].startsWith("-")) {
-      System.err.println(PREFIX + missing.get());
-      return FAILED;
+      return fail(missing.get(), json, FAILED);
     }
     return line.execute(args);
   }
 
-  static void complain(Throwable failure) {
-    String message = failure.getMessage();
-    System.err.println(PREFIX + (message != null ? oneLine(message) : failure.toString()));
+  private static int fail(String reason, boolean json, int status) {
+    if (json) {
+      System.out.println(Json.of(failure("failed", reason)));
+    }
+    complain(reason);
+    return status;
   }
 
-  private static String oneLine(String text) {
-    return text.replaceAll("\\s*\\R\\s*", "; ");
+  /** What {@code --json} says of a failure, at least. */
+  static Map<String, Object> failure(String status, String reason) {
+    Map<String, Object> failure = new LinkedHashMap<>();
+    failure.put("status", status);
+    failure.put("reason", reason);
+    return failure;
+  }
+
+  /** The one line on stderr for a failure. */
+  static void complain(String reason) {
+    System.err.println(PREFIX + Text.line(reason));
+  }
+
+  /** A failure in one line for people. */
+  static String text(Throwable failure) {
+    String message = failure.getMessage();
+    // The message of these is a path alone.
+    return Text.line(
+        message == null || failure instanceof FileSystemException ? failure.toString() : message);
   }
 
   @Override

@@ -17,6 +17,7 @@ import dev.tidemark.ffm.Pages;
 import dev.tidemark.ffm.kvm.KvmConstants;
 import dev.tidemark.ffm.vfio.VfioDevice;
 import java.util.List;
+import java.util.Locale;
 import java.util.Optional;
 import java.util.OptionalLong;
 
@@ -46,9 +47,12 @@ final class TrackedGuest implements AutoCloseable {
   static TrackedGuest create(GuestKind kind, Tracking tracking, long ramBytes, long rate) {
     if (kind != GuestKind.kvm && tracking != Tracking.auto) {
       throw new IllegalArgumentException(
-          "--tracking %s is KVM's: a %s guest is tracked by %s"
-              .formatted(
-                  tracking, kind, kind == GuestKind.process ? "PAGEMAP_SCAN" : "who writes it"));
+          String.format(
+              Locale.ROOT,
+              "--tracking %s is KVM's: a %s guest is tracked by %s",
+              tracking,
+              kind,
+              kind == GuestKind.process ? "PAGEMAP_SCAN" : "who writes it"));
     }
     if (kind.isOfTheLab()) {
       return ofTheLab(kind.device(), ramBytes, rate);

@@ -1,8 +1,5 @@
 package dev.tidemark.bench.cli;
 
-import java.net.InetAddress;
-import java.net.InetSocketAddress;
-import java.net.UnknownHostException;
 import java.time.Duration;
 import java.util.Locale;
 import java.util.regex.Matcher;
@@ -10,11 +7,10 @@ import java.util.regex.Pattern;
 import picocli.CommandLine.ITypeConverter;
 import picocli.CommandLine.TypeConversionException;
 
-/** What people write on a command line: sizes, times, rates, addresses. */
+/** What people write on a command line: sizes, times, rates. */
 final class Units {
   private static final Pattern SIZE = Pattern.compile("(\\d+)\\s*([KMGT]?)(i?B?)(?:/s)?");
   private static final Pattern TIME = Pattern.compile("(\\d+)\\s*(ms|s|m|h)");
-  private static final Pattern TCP = Pattern.compile("tcp:([^:]+):(\\d{1,5})");
 
   private Units() {}
 
@@ -35,7 +31,7 @@ final class Units {
     }
   }
 
-  /** Pages a second; {@code max} (or 0) for as fast as it can. */
+  /** Pages a second, above 0; {@code max} is 0, which guests take for as fast as they can. */
   static final class Rate implements ITypeConverter<Long> {
     @Override
     public Long convert(String text) {
@@ -44,13 +40,13 @@ final class Units {
       }
       try {
         long rate = Long.parseLong(text);
-        if (rate >= 0) {
+        if (rate > 0) {
           return rate;
         }
       } catch (NumberFormatException e) {
         // said below
       }
-      throw new TypeConversionException("'" + text + "' is no number of pages/s, nor max");
+      throw new TypeConversionException("'" + text + "' is no number of pages/s above 0, nor max");
     }
   }
 
@@ -74,34 +70,6 @@ final class Units {
       }
       throw new TypeConversionException("'" + text + "' is not a time such as 300ms, above 0");
     }
-  }
-
-  /** A loopback address: {@code tcp:127.0.0.1:4444}. */
-  static final class Tcp implements ITypeConverter<InetSocketAddress> {
-    @Override
-    public InetSocketAddress convert(String text) {
-      Matcher m = TCP.matcher(text);
-      int port = m.matches() ? Integer.parseInt(m.group(2)) : -1;
-      if (port < 0 || port > 65535) {
-        throw new TypeConversionException("'" + text + "' is not an address tcp:HOST:PORT");
-      }
-      try {
-        InetAddress host = InetAddress.getByName(m.group(1));
-        if (!host.isLoopbackAddress()) {
-          throw new TypeConversionException(
-              "'"
-                  + text
-                  + "' is not on this host: only loopback for now, there is no encryption yet");
-        }
-        return new InetSocketAddress(host, port);
-      } catch (UnknownHostException e) {
-        throw new TypeConversionException("'" + m.group(1) + "' is no host that is known here");
-      }
-    }
-  }
-
-  static String text(InetSocketAddress address) {
-    return "tcp:" + address.getAddress().getHostAddress() + ":" + address.getPort();
   }
 
   /** A size for people, three digits or so. */

@@ -21,10 +21,22 @@ final class Wire {
   /** The section of a guest's device is named after it. */
   static final String DEVICE = "dmalog";
 
-  private static final int LONGEST = 4096;
+  /**
+   * Maximum length of a line, in bytes: all the memory that a connection costs before it is known.
+   */
+  private static final int MAX_LINE = 4096;
 
-  /** First line, from the source. */
-  record Hello(String tidemark, GuestKind guest, long ramBytes) {}
+  /**
+   * First line, from the source.
+   *
+   * @param nonce chosen anew for each migration; the destination's report is about it
+   */
+  record Hello(String tidemark, GuestKind guest, long ramBytes, Long nonce) {
+    /** Whether it is one of a tidemark. */
+    boolean isWhole() {
+      return tidemark != null && guest != null && nonce != null;
+    }
+  }
 
   /** Answer, from the destination: null if it has made room. */
   record Answer(String error) {}
@@ -33,6 +45,8 @@ final class Wire {
    * Last line, from the destination, once the guest has checked every page there.
    *
    * @param deviceDigest of the state that its device has there; 0 if it has none
+   * @param memoryDigest of its memory at the handover, with the hello's nonce as key: the source
+   *     has not sent it, so a destination that says it has had the memory
    */
   record Report(
       boolean verified,
@@ -40,7 +54,8 @@ final class Wire {
       long firstRunNanos,
       long digestNanos,
       long pagesChecked,
-      long deviceDigest) {}
+      long deviceDigest,
+      long memoryDigest) {}
 
   private Wire() {}
 
@@ -79,7 +94,7 @@ final class Wire {
           break;
         }
         line.write(b);
-        if (line.size() > LONGEST) {
+        if (line.size() > MAX_LINE) {
           throw new IllegalStateException("the other side is no tidemark: its line does not end");
         }
       }

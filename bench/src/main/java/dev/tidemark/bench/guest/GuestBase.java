@@ -5,6 +5,7 @@ import dev.tidemark.ffm.Mapping;
 import java.nio.BufferUnderflowException;
 import java.nio.ByteBuffer;
 import java.time.Duration;
+import java.util.Locale;
 import java.util.Optional;
 import java.util.concurrent.locks.LockSupport;
 
@@ -357,7 +358,11 @@ abstract class GuestBase implements SelfCheckingGuest {
     }
     if (bytes.length != headerBytes() + stateBytes()) {
       throw new IllegalArgumentException(
-          "guest state of %d bytes, not %d".formatted(bytes.length, headerBytes() + stateBytes()));
+          String.format(
+              Locale.ROOT,
+              "guest state of %d bytes, not %d",
+              bytes.length,
+              headerBytes() + stateBytes()));
     }
     ByteBuffer state = ByteBuffer.wrap(bytes);
     int magic = state.getInt();
@@ -367,8 +372,15 @@ abstract class GuestBase implements SelfCheckingGuest {
     long savedNext = state.getLong();
     if (magic != STATE_MAGIC || savedKind != kind || savedBytes != map.bytes) {
       throw new IllegalArgumentException(
-          "guest state 0x%x of kind %d with %d bytes of RAM, not 0x%x of kind %d with %d"
-              .formatted(magic, savedKind, savedBytes, STATE_MAGIC, kind, map.bytes));
+          String.format(
+              Locale.ROOT,
+              "guest state 0x%x of kind %d with %d bytes of RAM, not 0x%x of kind %d with %d",
+              magic,
+              savedKind,
+              savedBytes,
+              STATE_MAGIC,
+              kind,
+              map.bytes));
     }
     if (savedPages < 0 || savedNext < Mailbox.PAGES) {
       throw new IllegalArgumentException(

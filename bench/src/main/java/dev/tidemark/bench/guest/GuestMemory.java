@@ -1,5 +1,7 @@
 package dev.tidemark.bench.guest;
 
+import java.util.Locale;
+
 /**
  * Where a self-checking guest keeps what, in bytes from the start of its RAM block, which is also
  * its physical address 0. Its pages have 4 KiB.
@@ -46,8 +48,13 @@ final class GuestMemory {
     long least = TEST + LEAST_TEST_PAGES * PAGE;
     if (bytes < least || bytes > MOST_BYTES || bytes % PAGE != 0) {
       throw new IllegalArgumentException(
-          "a guest with %d bytes of RAM: from %d to %d, in whole pages of %d"
-              .formatted(bytes, least, MOST_BYTES, PAGE));
+          String.format(
+              Locale.ROOT,
+              "a guest with %d bytes of RAM: from %d to %d, in whole pages of %d",
+              bytes,
+              least,
+              MOST_BYTES,
+              PAGE));
     }
     this.bytes = bytes;
     this.testPages = bytes - TEST >> PAGE_SHIFT;

@@ -24,6 +24,7 @@ import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.nio.ByteBuffer;
 import java.util.List;
+import java.util.Locale;
 import java.util.Optional;
 import java.util.concurrent.locks.LockSupport;
 
@@ -293,12 +294,13 @@ public final class KvmGuest extends GuestBase {
       default -> {
         vcpu.getRegs(regs);
         fail(
-            "%s at rip 0x%x (kvm_run union: 0x%x 0x%x)"
-                .formatted(
-                    KvmConstants.exitName(reason),
-                    reg("rip"),
-                    vcpu.kvmRun().get(JAVA_LONG, 32),
-                    vcpu.kvmRun().get(JAVA_LONG, 40)));
+            String.format(
+                Locale.ROOT,
+                "%s at rip 0x%x (kvm_run union: 0x%x 0x%x)",
+                KvmConstants.exitName(reason),
+                reg("rip"),
+                vcpu.kvmRun().get(JAVA_LONG, 32),
+                vcpu.kvmRun().get(JAVA_LONG, 40)));
       }
     }
   }

@@ -4,6 +4,7 @@ import static java.lang.foreign.ValueLayout.JAVA_LONG;
 
 import java.lang.foreign.MemorySegment;
 import java.lang.invoke.VarHandle;
+import java.util.Locale;
 
 /**
  * The pages that the VMM writes and the guest checks: the one definition, as {@link PageFormat} is
@@ -109,16 +110,27 @@ final class Mailbox {
   static String problem(MemorySegment ram, long seenHead) {
     long head = load(ram, HEAD);
     if (head < seenHead || load(ram, SEEN_HEAD) != seenHead) {
-      return "mailbox: head is %d, the guest had seen %d and noted %d"
-          .formatted(head, seenHead, load(ram, SEEN_HEAD));
+      return String.format(
+          Locale.ROOT,
+          "mailbox: head is %d, the guest had seen %d and noted %d",
+          head,
+          seenHead,
+          load(ram, SEEN_HEAD));
     }
     for (int i = 0; i < PAGES; i++) {
       long last = ~load(ram, page(i) + PageFormat.LAST);
       long first = load(ram, page(i));
       long seen = load(ram, SEEN + 8L * i);
       if (isWrong(head, i, first, last) || first < seen) {
-        return "mailbox page %d (page %d): messages %d and %d, with head %d and %d seen before"
-            .formatted(i, blockPage(i), first, last, head, seen);
+        return String.format(
+            Locale.ROOT,
+            "mailbox page %d (page %d): messages %d and %d, with head %d and %d seen before",
+            i,
+            blockPage(i),
+            first,
+            last,
+            head,
+            seen);
       }
     }
     return "mailbox: the guest found it wrong, but it is right now";

@@ -3,6 +3,7 @@ package dev.tidemark.bench.guest;
 import static java.lang.foreign.ValueLayout.JAVA_LONG;
 
 import java.lang.foreign.MemorySegment;
+import java.util.Locale;
 
 /**
  * What a test page holds: the one definition that the process guest runs, that the KVM guest's
@@ -72,24 +73,28 @@ final class PageFormat {
   /** What is wrong with a page, in one line. */
   static String problem(MemorySegment ram, long page, long generation) {
     if (matches(ram, page, generation)) {
-      return "page %d: the guest found it wrong, but it holds generation %d now"
-          .formatted(page, generation);
+      return String.format(
+          Locale.ROOT,
+          "page %d: the guest found it wrong, but it holds generation %d now",
+          page,
+          generation);
     }
     long at = page << GuestMemory.PAGE_SHIFT;
     boolean zero = isZero(page, generation);
     long value = zero ? 0 : value(page, generation);
     long middle = middle(zero ? generation - 1 : generation);
-    return ("page %d: found first word 0x%x, word at 0x%x 0x%x, last word 0x%x; generation %d has"
-            + " 0x%x, 0x%x, 0x%x (values are generation << 32 | page)")
-        .formatted(
-            page,
-            ram.get(JAVA_LONG, at + FIRST),
-            middle,
-            ram.get(JAVA_LONG, at + middle),
-            ram.get(JAVA_LONG, at + LAST),
-            generation,
-            value,
-            value,
-            zero ? 0 : ~value);
+    return String.format(
+        Locale.ROOT,
+        "page %d: found first word 0x%x, word at 0x%x 0x%x, last word 0x%x; generation %d has"
+            + " 0x%x, 0x%x, 0x%x (values are generation << 32 | page)",
+        page,
+        ram.get(JAVA_LONG, at + FIRST),
+        middle,
+        ram.get(JAVA_LONG, at + middle),
+        ram.get(JAVA_LONG, at + LAST),
+        generation,
+        value,
+        value,
+        zero ? 0 : ~value);
   }
 }

@@ -5,6 +5,7 @@ import dev.tidemark.ffm.Memfd;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.nio.ByteBuffer;
+import java.util.Locale;
 
 /**
  * A self-checking guest that is a thread of this process, for hosts without KVM. Its memory is a
@@ -141,8 +142,13 @@ public final class ProcessGuest extends GuestBase {
         || newBatchLeft > BATCH
         || newSeenHead < 0) {
       throw new IllegalArgumentException(
-          "guest state with page %d, generation %d, %d left of a batch, message %d"
-              .formatted(newPage, newGeneration, newBatchLeft, newSeenHead));
+          String.format(
+              Locale.ROOT,
+              "guest state with page %d, generation %d, %d left of a batch, message %d",
+              newPage,
+              newGeneration,
+              newBatchLeft,
+              newSeenHead));
     }
     page = newPage;
     generation = newGeneration;

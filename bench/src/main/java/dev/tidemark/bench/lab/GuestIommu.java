@@ -12,6 +12,7 @@ import dev.tidemark.ffm.Pages;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.util.ArrayDeque;
+import java.util.Locale;
 import java.util.Optional;
 import java.util.concurrent.locks.LockSupport;
 
@@ -102,8 +103,12 @@ public final class GuestIommu implements PageDevice, AutoCloseable {
     long room = (places + 1) * REGION + 2 * CARELESS_PAGES * Pages.SIZE;
     if (room > device.iovaBytes()) {
       throw new IllegalArgumentException(
-          "the device has %d bytes of addresses, %d of RAM take %d: less --ram"
-              .formatted(device.iovaBytes(), log.block().bytes(), room));
+          String.format(
+              Locale.ROOT,
+              "the device has %d bytes of addresses, %d of RAM take %d: less --ram",
+              device.iovaBytes(),
+              log.block().bytes(),
+              room));
     }
     regions = new Region[count];
     for (int i = 0; i < count; i++) {
@@ -142,7 +147,8 @@ public final class GuestIommu implements PageDevice, AutoCloseable {
     long gone = source.unmap(region.iova, region.bytes);
     if (gone != region.bytes) {
       throw new IllegalStateException(
-          "unmapped %d bytes at 0x%x, not %d".formatted(gone, region.iova, region.bytes));
+          String.format(
+              Locale.ROOT, "unmapped %d bytes at 0x%x, not %d", gone, region.iova, region.bytes));
     }
   }
 

@@ -4,6 +4,7 @@ import com.sun.management.ThreadMXBean;
 import dev.tidemark.bench.ratios.Contest.Side;
 import java.lang.management.ManagementFactory;
 import java.util.Arrays;
+import java.util.Locale;
 
 /**
  * Measures both sides of a contest in turn, sample by sample, so that a machine that drifts hurts
@@ -47,14 +48,15 @@ public final class Interleaved {
       long expected = once(other);
       if (result != expected) {
         throw new IllegalStateException(
-            "%s, %s, %s: Tidemark's result is %d, that of %s is %d"
-                .formatted(
-                    contest.path(),
-                    contest.size(),
-                    contest.input(),
-                    result,
-                    contest.rival(),
-                    expected));
+            String.format(
+                Locale.ROOT,
+                "%s, %s, %s: Tidemark's result is %d, that of %s is %d",
+                contest.path(),
+                contest.size(),
+                contest.input(),
+                result,
+                contest.rival(),
+                expected));
       }
     }
     int calls = warmUp(mine, contest.steady());

@@ -21,6 +21,7 @@ import dev.tidemark.ffm.userfaultfd.Userfaultfd;
 import dev.tidemark.ffm.userfaultfd.UserfaultfdUapi;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Locale;
 import java.util.function.Consumer;
 import java.util.function.LongSupplier;
 
@@ -382,7 +383,7 @@ public final class Suite {
   private void dmaMap() {
     int[] sizes = quick ? new int[] {100_000} : new int[] {1000, 10_000, 100_000, 1_000_000};
     for (int mappings : sizes) {
-      String size = "%,d mappings".formatted(mappings);
+      String size = String.format(Locale.ROOT, "%,d mappings", mappings);
       try (DmaMapPath path = new DmaMapPath(mappings)) {
         Side changes = new Side(path::draw, path::tidemark, DmaMapPath.CHANGES * 2);
         put(

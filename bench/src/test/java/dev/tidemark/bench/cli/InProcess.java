@@ -46,6 +46,27 @@ final class InProcess implements AutoCloseable {
     }
   }
 
+  /** What a command printed, and its status. */
+  record Printed(int status, String output, String errors) {}
+
+  /** Runs a command of this class path. */
+  static Printed print(String... arguments) {
+    PrintStream out = System.out;
+    PrintStream err = System.err;
+    var output = new ByteArrayOutputStream();
+    var errors = new ByteArrayOutputStream();
+    System.setOut(new PrintStream(output, true, StandardCharsets.UTF_8));
+    System.setErr(new PrintStream(errors, true, StandardCharsets.UTF_8));
+    try {
+      int status = Tidemark.run(arguments);
+      return new Printed(
+          status, output.toString(StandardCharsets.UTF_8), errors.toString(StandardCharsets.UTF_8));
+    } finally {
+      System.setOut(out);
+      System.setErr(err);
+    }
+  }
+
   private final PrintStream out = System.out;
   private final PrintStream err = System.err;
   private final ByteArrayOutputStream output = new ByteArrayOutputStream();
@@ -105,7 +126,7 @@ final class InProcess implements AutoCloseable {
           output
               .toString(StandardCharsets.UTF_8)
               .lines()
-              .filter(line -> line.startsWith("{\"" + key + "\""))
+              .filter(line -> line.startsWith("{") && Json.object(line).has(key))
               .findFirst();
       if (found.isPresent()) {
         return found.get();
@@ -119,7 +140,7 @@ final class InProcess implements AutoCloseable {
   Ended run(String... arguments) throws ReflectiveOperationException, InterruptedException {
     int status = call(arguments);
     receiver.join(TimeUnit.SECONDS.toMillis(60));
-    return new Ended(status, line("status"), errors.toString(StandardCharsets.UTF_8));
+    return new Ended(status, line("guest"), errors.toString(StandardCharsets.UTF_8));
   }
 
   @Override

@@ -8,9 +8,6 @@ import com.google.gson.JsonElement;
 import com.google.gson.JsonObject;
 import dev.tidemark.ffm.vfio.VfioGroup;
 import dev.tidemark.ffm.vfio.VfioHostDevice;
-import java.io.ByteArrayOutputStream;
-import java.io.PrintStream;
-import java.nio.charset.StandardCharsets;
 import java.util.Map;
 import java.util.TreeMap;
 import java.util.regex.Matcher;
@@ -20,28 +17,9 @@ import org.junit.jupiter.api.Test;
 
 /** {@code probe} and {@code explain}: the real devices of the lab, and plain facts anywhere. */
 class ProbeCommandTest {
-  private record Ran(int status, String output, String errors) {}
-
-  private static Ran run(String... args) {
-    PrintStream out = System.out;
-    PrintStream err = System.err;
-    var output = new ByteArrayOutputStream();
-    var errors = new ByteArrayOutputStream();
-    int status;
-    System.setOut(new PrintStream(output, true, StandardCharsets.UTF_8));
-    System.setErr(new PrintStream(errors, true, StandardCharsets.UTF_8));
-    try {
-      status = Tidemark.run(args);
-    } finally {
-      System.setOut(out);
-      System.setErr(err);
-    }
-    Ran ran =
-        new Ran(
-            status,
-            output.toString(StandardCharsets.UTF_8),
-            errors.toString(StandardCharsets.UTF_8));
-    System.out.println(ran.output + ran.errors);
+  private static InProcess.Printed run(String... args) {
+    InProcess.Printed ran = InProcess.print(args);
+    System.out.println(ran.output() + ran.errors());
     return ran;
   }
 
@@ -58,9 +36,9 @@ class ProbeCommandTest {
   }
 
   private static Map<String, String> probed() {
-    Ran ran = run("probe", "--json");
-    assertEquals(0, ran.status);
-    JsonObject host = Json.object(ran.output.strip());
+    InProcess.Printed ran = run("probe", "--json");
+    assertEquals(0, ran.status());
+    JsonObject host = Json.object(ran.output().strip());
     assertTrue(host.getAsJsonObject("iommufd").get("available").getAsBoolean());
     Map<String, String> verdicts = new TreeMap<>();
     for (JsonElement element : host.getAsJsonArray("vfioDevices")) {
@@ -87,7 +65,7 @@ class ProbeCommandTest {
 
   /** The tree of each device, by its name, or by its driver if that is not our own. */
   private static Map<String, String> trees() {
-    String text = run("probe").output;
+    String text = run("probe").output();
     Map<String, String> trees = new TreeMap<>();
     Matcher device =
         Pattern.compile(
@@ -154,7 +132,7 @@ class ProbeCommandTest {
     Map<String, String> trees = ownTrees();
     trees.put("vfio-pci", CANNOT_MIGRATE);
     assertEquals(trees, trees());
-    String text = run("probe").output;
+    String text = run("probe").output();
     assertTrue(text.contains("page table tracks    no: ioctl(IOMMU_HWPT_ALLOC)"), text);
     assertTrue(text.contains("EOPNOTSUPP (95)"), text);
   }
@@ -174,9 +152,9 @@ class ProbeCommandTest {
       assertTrue(why.contains("EBUSY (16)") && why.endsWith("close its group first"), why);
       expected.put("dmalog.1", why);
       assertEquals(expected, probed());
-      Ran ran = run("explain", "--device", "dmalog.1");
-      assertEquals(1, ran.status);
-      assertTrue(ran.errors.contains("EBUSY"), ran.errors);
+      InProcess.Printed ran = run("explain", "--device", "dmalog.1");
+      assertEquals(1, ran.status());
+      assertTrue(ran.errors().contains("EBUSY"), ran.errors());
     }
   }
 
@@ -184,15 +162,15 @@ class ProbeCommandTest {
   @Tag("lab-mock")
   @Tag("lab-vtd")
   void explainTriesTheLogOfADeviceBehindAVIommu() {
-    Ran takes = run("explain", "--ram", "1G", "--viommu", "--device", "dmalog.4");
-    assertEquals(0, takes.status);
-    assertTrue(takes.output.contains("vIOMMU yes, nothing refused [ok]"), takes.output);
-    assertTrue(takes.output.contains("in container IOMMUFD of dmalog.4 [ok]"), takes.output);
+    InProcess.Printed takes = run("explain", "--ram", "1G", "--viommu", "--device", "dmalog.4");
+    assertEquals(0, takes.status());
+    assertTrue(takes.output().contains("vIOMMU yes, nothing refused [ok]"), takes.output());
+    assertTrue(takes.output().contains("in container IOMMUFD of dmalog.4 [ok]"), takes.output());
     // One that cannot migrate is not asked any further.
-    assertEquals(1, run("explain", "--viommu=39", "--device", "dmalog.0").status);
-    Ran wide = run("explain", "--viommu=63", "--device", "dmalog.4");
-    assertEquals(1, wide.status);
-    assertTrue(wide.errors.contains("63"), wide.errors);
+    assertEquals(1, run("explain", "--viommu=39", "--device", "dmalog.0").status());
+    InProcess.Printed wide = run("explain", "--viommu=63", "--device", "dmalog.4");
+    assertEquals(2, wide.status());
+    assertTrue(wide.errors().contains("63"), wide.errors());
   }
 
   @Test
@@ -200,11 +178,11 @@ class ProbeCommandTest {
   @Tag("lab-vtd")
   void explainAsksTheDevicesOfTheHost() {
     String[] both = {"explain", "--ram", "1G", "--device", "dmalog.2", "--device", "dmalog.4"};
-    assertEquals(0, run(both).status);
-    Ran off = run("explain", "--device", "dmalog.4,device-tracking=off");
-    assertEquals(1, off.status);
-    assertTrue(off.output.contains("neither [BLOCKER]"), off.output);
-    Ran type1 =
+    assertEquals(0, run(both).status());
+    InProcess.Printed off = run("explain", "--device", "dmalog.4,device-tracking=off");
+    assertEquals(1, off.status());
+    assertTrue(off.output().contains("neither [BLOCKER]"), off.output());
+    InProcess.Printed type1 =
         run(
             "explain",
             "--ram",
@@ -212,52 +190,54 @@ class ProbeCommandTest {
             "--type1",
             "--device",
             "dmalog.4,device-tracking=off,migration=on");
-    assertEquals(1, type1.status);
-    assertTrue(type1.output.contains("up to 8796093022208 bytes"), type1.output);
+    assertEquals(1, type1.status());
+    assertTrue(type1.output().contains("up to 8796093022208 bytes"), type1.output());
   }
 
   @Test
   void explainTakesPlainFacts() {
-    Ran free = run("explain", "--device", "vf0,has=stop_copy+dma_log");
-    assertEquals(0, free.status);
-    assertTrue(free.output.contains("IOMMUFD: each device logs its own DMA"), free.output);
-    Ran several =
+    InProcess.Printed free = run("explain", "--device", "vf0,has=stop_copy+dma_log");
+    assertEquals(0, free.status());
+    assertTrue(free.output().contains("IOMMUFD: each device logs its own DMA"), free.output());
+    InProcess.Printed several =
         run(
             "explain",
             "--device",
             "vf0,has=stop_copy+dma_log",
             "--device",
             "vf1,has=stop_copy+p2p+dma_log");
-    assertEquals(1, several.status);
-    assertTrue(several.output.contains("without P2P: vf0 [BLOCKER]"), several.output);
-    Ran vIommu = run("explain", "--viommu", "--device", "vf0,has=stop_copy+iommu_tracking");
-    assertEquals(0, vIommu.status);
-    Ran warns = run("explain", "--device", "vf0,migration=on,has=stop_copy", "--json");
-    assertEquals(0, warns.status);
-    JsonObject answer = Json.object(warns.output.strip());
+    assertEquals(1, several.status());
+    assertTrue(several.output().contains("without P2P: vf0 [BLOCKER]"), several.output());
+    InProcess.Printed vIommu =
+        run("explain", "--viommu", "--device", "vf0,has=stop_copy+iommu_tracking");
+    assertEquals(0, vIommu.status());
+    InProcess.Printed warns =
+        run("explain", "--device", "vf0,migration=on,has=stop_copy", "--json");
+    assertEquals(0, warns.status());
+    JsonObject answer = Json.object(warns.output().strip());
     assertFalse(answer.get("blocked").getAsBoolean());
     assertEquals(
         "MIGRATES_WITH_WARNING",
         answer.getAsJsonArray("devices").get(0).getAsJsonObject().get("outcome").getAsString());
-    Ran limit =
+    InProcess.Printed limit =
         run("explain", "--type1", "--ram", "9T", "--device", "vf0,migration=on,has=stop_copy");
-    assertEquals(1, limit.status);
-    Ran secret = run("explain", "--unreadable", "pc.ram: guest_memfd");
-    assertEquals(1, secret.status);
-    assertTrue(secret.output.contains("pc.ram: guest_memfd [BLOCKER]"), secret.output);
+    assertEquals(1, limit.status());
+    InProcess.Printed secret = run("explain", "--unreadable", "pc.ram: guest_memfd");
+    assertEquals(1, secret.status());
+    assertTrue(secret.output().contains("pc.ram: guest_memfd [BLOCKER]"), secret.output());
   }
 
   @Test
   void whatExplainDoesNotUnderstandIsNamed() {
-    Ran key = run("explain", "--device", "vf0,colour=red");
-    assertEquals(2, key.status);
-    assertTrue(key.errors.contains("'colour=red' is not migration="), key.errors);
-    Ran word = run("explain", "--device", "vf0,has=wings");
-    assertEquals(2, word.status);
-    assertTrue(word.errors.contains("'wings' is none of [stop_copy,"), word.errors);
-    assertEquals(2, run("explain", "--device", ",migration=on").status);
-    Ran stranger = run("explain", "--device", "0000:ff:1f.7");
-    assertEquals(1, stranger.status);
-    assertTrue(stranger.errors.contains("no VFIO device 0000:ff:1f.7"), stranger.errors);
+    InProcess.Printed key = run("explain", "--device", "vf0,colour=red");
+    assertEquals(2, key.status());
+    assertTrue(key.errors().contains("'colour=red' is not migration="), key.errors());
+    InProcess.Printed word = run("explain", "--device", "vf0,has=wings");
+    assertEquals(2, word.status());
+    assertTrue(word.errors().contains("'wings' is none of [stop_copy,"), word.errors());
+    assertEquals(2, run("explain", "--device", ",migration=on").status());
+    InProcess.Printed stranger = run("explain", "--device", "0000:ff:1f.7");
+    assertEquals(2, stranger.status());
+    assertTrue(stranger.errors().contains("no VFIO device 0000:ff:1f.7"), stranger.errors());
   }
 }

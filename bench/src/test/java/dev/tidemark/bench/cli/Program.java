@@ -57,17 +57,30 @@ final class Program implements AutoCloseable {
    */
   static Program startWith(List<String> options, String firstOnClassPath, String... arguments)
       throws IOException {
+    String classPath = System.getProperty("java.class.path");
+    return new Program(
+        commandLine(
+            options,
+            firstOnClassPath.isEmpty() ? classPath : firstOnClassPath + ":" + classPath,
+            arguments));
+  }
+
+  /** The command of {@link #startWith}, for a shell or another program to start. */
+  static List<String> commandLine(List<String> options, String... arguments) {
+    return commandLine(options, System.getProperty("java.class.path"), arguments);
+  }
+
+  private static List<String> commandLine(
+      List<String> options, String classPath, String... arguments) {
     List<String> command = new ArrayList<>();
     command.add(java());
     command.add("@" + ROOT.resolve("jdk-flags.txt"));
     command.addAll(options);
     command.add("-cp");
-    command.add(
-        (firstOnClassPath.isEmpty() ? "" : firstOnClassPath + ":")
-            + System.getProperty("java.class.path"));
+    command.add(classPath);
     command.add("dev.tidemark.bench.Main");
     command.addAll(List.of(arguments));
-    return new Program(command);
+    return command;
   }
 
   /** Starts a command as it stands. */
@@ -123,6 +136,16 @@ final class Program implements AutoCloseable {
     }
   }
 
+  /** Waits for a line of its errors that begins so. */
+  void awaitError(String beginning) throws InterruptedException {
+    long deadline = System.nanoTime() + TimeUnit.SECONDS.toNanos(60);
+    while (errors.toString().lines().noneMatch(line -> line.startsWith(beginning))) {
+      boolean over = System.nanoTime() > deadline || !errorsReader.isAlive();
+      assertFalse(over, "it did not say " + beginning + ", but: " + errors);
+      Thread.sleep(10);
+    }
+  }
+
   /** Waits until it ends, which must be soon. */
   Ended end() throws Exception {
     if (!process.waitFor(180, TimeUnit.SECONDS)) {
@@ -135,11 +158,27 @@ final class Program implements AutoCloseable {
   }
 
   void signal(String name) throws IOException, InterruptedException {
-    new ProcessBuilder("kill", "-" + name, Long.toString(process.pid())).start().waitFor();
+    signal(process.pid(), name);
+  }
+
+  static void signal(long pid, String name) throws IOException, InterruptedException {
+    new ProcessBuilder("kill", "-" + name, Long.toString(pid)).start().waitFor();
+  }
+
+  /** Whether a line of its output so far begins so. */
+  boolean said(String beginning) {
+    synchronized (output) {
+      return output.toString().lines().anyMatch(line -> line.startsWith(beginning));
+    }
   }
 
   boolean isAlive() {
     return process.isAlive();
+  }
+
+  /** The processes that it started, as long as it runs. */
+  List<ProcessHandle> children() {
+    return process.children().toList();
   }
 
   /** Ends it if it still runs. */

@@ -59,10 +59,10 @@ public record VfioHostDevice(
         target(device.resolve("iommu_group")).map(group -> "/dev/vfio/" + group));
   }
 
-  /** The last name of where a link leads. */
+  /** The last name of the path that a link leads to; empty if it leads nowhere, or to the root. */
   private static Optional<String> target(Path link) {
     try {
-      return Optional.of(link.toRealPath().getFileName().toString());
+      return Optional.ofNullable(link.toRealPath().getFileName()).map(Path::toString);
     } catch (IOException e) {
       return Optional.empty();
     }

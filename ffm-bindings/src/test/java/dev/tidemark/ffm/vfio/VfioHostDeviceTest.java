@@ -45,6 +45,26 @@ class VfioHostDeviceTest {
   }
 
   @Test
+  void aLinkToTheRootNamesNothing() throws IOException {
+    Path entry = Files.createDirectories(sysfs.resolve("class/vfio-dev/vfio0"));
+    Path other = device("vfio1", "0000:3b:00.2");
+    List<Path> links =
+        List.of(entry.resolve("device"), other.resolve("driver"), other.resolve("iommu_group"));
+    for (Path link : links) {
+      Files.createSymbolicLink(link, Path.of("/"));
+    }
+    assertEquals(
+        List.of(
+            new VfioHostDevice("0000:3b:00.2", "", Optional.empty(), Optional.empty()),
+            new VfioHostDevice("vfio0", "", Optional.empty(), Optional.empty())),
+        VfioHostDevice.list(sysfs.resolve("class/vfio-dev")));
+    // Nobody is to follow them when the folder is deleted.
+    for (Path link : links) {
+      Files.delete(link);
+    }
+  }
+
+  @Test
   void aKernelWithoutVfioHasNone() {
     assertEquals(List.of(), VfioHostDevice.list(sysfs.resolve("class/vfio-dev")));
   }

@@ -1,0 +1,33 @@
+package dev.tidemark.bench.hot;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
+
+class OtherJvmTest {
+  @ParameterizedTest
+  @CsvSource({
+    "true, --add-modules=jdk.incubator.vector",
+    "true, --enable-native-access=ALL-UNNAMED",
+    "true, --illegal-native-access=deny",
+    "true, -XX:CompileCommand=quiet",
+    "true, '-XX:CompileCommand=inline,jdk.internal.foreign.AbstractMemorySegmentImpl::asSlice*'",
+    "true, -Dtidemark.vector=forbid",
+    "true, -Xmx512m",
+    "true, -XX:+UseSerialGC",
+    "false, -Xlog:gc*",
+    "false, -verbose:gc",
+    "false, -XX:StartFlightRecording",
+    "false, '-XX:CompileCommand=print,*::*'",
+    "false, -XX:+PrintCompilation",
+    "false, -XX:+PrintFlagsFinal",
+    "false, '-agentlib:jdwp=transport=dt_socket,server=y,address=127.0.0.1:0'",
+    "false, -javaagent:agent.jar",
+    "false, -Dcom.sun.management.jmxremote.port=7091",
+    "false, -Duser.language=ar"
+  })
+  void passesOnWhatIsComputedWithAndNothingThatPrintsOrListens(boolean passed, String flag) {
+    assertEquals(passed, OtherJvm.passedOn(flag));
+  }
+}
