@@ -42,7 +42,7 @@ class DestinationsWordTest {
       MemorySegment memory = arena.allocate(bytes.length);
       MemorySegment.copy(bytes, 0, memory, ValueLayout.JAVA_BYTE, 0, bytes.length);
       IoVectors vectors = new IoVectors(arena, 1);
-      vectors.add(memory.address(), bytes.length);
+      vectors.add(memory);
       socket.writeFully(vectors);
     }
   }
