@@ -13,6 +13,8 @@ import java.util.concurrent.locks.ReentrantLock;
  * KVM's dirty rings: one per vCPU, an entry per page that was written for the first time since it
  * was protected. Entries go straight into the fill planes.
  *
+ * <p>Sees what {@link KvmSlotLogSource} sees, and the VMM marks the same (docs/tracking.md).
+ *
  * <p>A reap holds the fill plane of every log that has a slot here until {@code
  * KVM_RESET_DIRTY_RINGS} has taken all reaped entries back: so no page can be harvested, and read,
  * while it is unprotected.

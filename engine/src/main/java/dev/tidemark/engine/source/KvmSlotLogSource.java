@@ -18,6 +18,10 @@ import java.util.List;
  * exactly the bits that GET gave, clears and protects those. Only after CLEAR returned do the bits
  * reach the log, so no page can be read before its next write would be noticed.
  *
+ * <p>Sees what vCPUs write through these slots, whatever the memory is made of, and nothing else:
+ * the VMM marks what its own threads, its system calls, discards and file writes change, and names
+ * each slot that shows a page (docs/tracking.md).
+ *
  * <p>Footprint: 1 bit per page of the largest slot. Cost of a sync: one or two calls and one merge
  * pass per slot, no allocation. Threading: the tracker's.
  */

@@ -14,11 +14,17 @@ import java.util.List;
  * The process's own writes, by asynchronous userfaultfd write protection and {@code PAGEMAP_SCAN}:
  * one step reads which pages were written and protects exactly those again.
  *
- * <p>Sees stores of any thread through the registered mapping, and system calls that write there.
- * Does not see device DMA, other processes, or other mappings of the same file.
+ * <p>Sees stores of any thread and of vCPUs through the registered mapping, system calls that write
+ * there, and {@code MADV_DONTNEED} of anonymous memory. The VMM marks what else changes a page:
+ * devices, other mappings of the same file and other processes, {@code pwrite(2)} to a mapped file,
+ * holes punched into it, truncation, and discards of memory that is not anonymous. docs/tracking.md
+ * has the table, by kind of memory.
  *
- * <p>Footprint: 24 bytes per region of the answer, off-heap. Cost of a sync: a walk of the page
- * tables, one call per {@value #REGIONS} regions; no allocation. Threading: the tracker's.
+ * <p>Footprint: 24 bytes per region of the answer, off-heap; and page tables. Starting builds those
+ * of memory that was never touched, 8 bytes a page (2 GiB for 1 TiB), because the kernel notes the
+ * protection there; they stay until the memory is unmapped, also after {@link #stop()}. Cost of a
+ * sync: a walk of the page tables, one call per {@value #REGIONS} regions; no allocation.
+ * Threading: the tracker's.
  */
 public final class PagemapScanSource implements DirtySource {
   private static final int REGIONS = 4096;

@@ -89,7 +89,7 @@ class DeviceLogSourceTest {
         Thread.sleep(1);
       }
       List<Thread> others =
-          List.of(new Thread(lab.tracker::sync), new Thread(() -> lab.unmap(600, 8)));
+          List.of(new Thread(lab.source::sync), new Thread(() -> lab.unmap(600, 8)));
       for (Thread other : others) {
         other.start();
         while (other.getState() != Thread.State.WAITING
