@@ -2,7 +2,7 @@ package dev.tidemark.ffm;
 
 /**
  * Error numbers of Linux, as on x86-64 and arm64 ({@code asm-generic/errno-base.h}, {@code
- * asm-generic/errno.h}). Only those that some interface bound here can return.
+ * asm-generic/errno.h}): constants for those that code decides by, names for all.
  */
 public final class Errno {
   public static final int EPERM = 1;
@@ -47,58 +47,38 @@ public final class Errno {
   public static final int EALREADY = 114;
   public static final int EINPROGRESS = 115;
 
+  /** All of them from 1 on; two numbers have no name. */
+  private static final String[] NAMES =
+      """
+      EPERM ENOENT ESRCH EINTR EIO ENXIO E2BIG ENOEXEC EBADF ECHILD EAGAIN ENOMEM EACCES
+      EFAULT ENOTBLK EBUSY EEXIST EXDEV ENODEV ENOTDIR EISDIR EINVAL ENFILE EMFILE ENOTTY
+      ETXTBSY EFBIG ENOSPC ESPIPE EROFS EMLINK EPIPE EDOM ERANGE EDEADLK ENAMETOOLONG ENOLCK
+      ENOSYS ENOTEMPTY ELOOP - ENOMSG EIDRM ECHRNG EL2NSYNC EL3HLT EL3RST ELNRNG EUNATCH
+      ENOCSI EL2HLT EBADE EBADR EXFULL ENOANO EBADRQC EBADSLT - EBFONT ENOSTR ENODATA ETIME
+      ENOSR ENONET ENOPKG EREMOTE ENOLINK EADV ESRMNT ECOMM EPROTO EMULTIHOP EDOTDOT EBADMSG
+      EOVERFLOW ENOTUNIQ EBADFD EREMCHG ELIBACC ELIBBAD ELIBSCN ELIBMAX ELIBEXEC EILSEQ
+      ERESTART ESTRPIPE EUSERS ENOTSOCK EDESTADDRREQ EMSGSIZE EPROTOTYPE ENOPROTOOPT
+      EPROTONOSUPPORT ESOCKTNOSUPPORT EOPNOTSUPP EPFNOSUPPORT EAFNOSUPPORT EADDRINUSE
+      EADDRNOTAVAIL ENETDOWN ENETUNREACH ENETRESET ECONNABORTED ECONNRESET ENOBUFS EISCONN
+      ENOTCONN ESHUTDOWN ETOOMANYREFS ETIMEDOUT ECONNREFUSED EHOSTDOWN EHOSTUNREACH EALREADY
+      EINPROGRESS ESTALE EUCLEAN ENOTNAM ENAVAIL EISNAM EREMOTEIO EDQUOT ENOMEDIUM EMEDIUMTYPE
+      ECANCELED ENOKEY EKEYEXPIRED EKEYREVOKED EKEYREJECTED EOWNERDEAD ENOTRECOVERABLE ERFKILL
+      EHWPOISON
+      """
+          .strip()
+          .split("\\s+");
+
   private Errno() {}
 
   /**
    * The kernel's name of an error number.
    *
    * @param errno a positive error number
-   * @return its name, such as {@code ENOENT}, or {@code errno N} for one not listed here
+   * @return its name, such as {@code ENOENT}, or {@code errno N} for one that has none
    */
   public static String name(int errno) {
-    return switch (errno) {
-      case EPERM -> "EPERM";
-      case ENOENT -> "ENOENT";
-      case ESRCH -> "ESRCH";
-      case EINTR -> "EINTR";
-      case EIO -> "EIO";
-      case ENXIO -> "ENXIO";
-      case E2BIG -> "E2BIG";
-      case EBADF -> "EBADF";
-      case EAGAIN -> "EAGAIN";
-      case ENOMEM -> "ENOMEM";
-      case EACCES -> "EACCES";
-      case EFAULT -> "EFAULT";
-      case EBUSY -> "EBUSY";
-      case EEXIST -> "EEXIST";
-      case ENODEV -> "ENODEV";
-      case EINVAL -> "EINVAL";
-      case EMFILE -> "EMFILE";
-      case ENOTTY -> "ENOTTY";
-      case ENOSPC -> "ENOSPC";
-      case ESPIPE -> "ESPIPE";
-      case EPIPE -> "EPIPE";
-      case EDEADLK -> "EDEADLK";
-      case ENOSYS -> "ENOSYS";
-      case ENOMSG -> "ENOMSG";
-      case EBADE -> "EBADE";
-      case EOVERFLOW -> "EOVERFLOW";
-      case EBADFD -> "EBADFD";
-      case ENOTSOCK -> "ENOTSOCK";
-      case EMSGSIZE -> "EMSGSIZE";
-      case EOPNOTSUPP -> "EOPNOTSUPP";
-      case EADDRINUSE -> "EADDRINUSE";
-      case EADDRNOTAVAIL -> "EADDRNOTAVAIL";
-      case ENETUNREACH -> "ENETUNREACH";
-      case ECONNABORTED -> "ECONNABORTED";
-      case ECONNRESET -> "ECONNRESET";
-      case EISCONN -> "EISCONN";
-      case ETIMEDOUT -> "ETIMEDOUT";
-      case ECONNREFUSED -> "ECONNREFUSED";
-      case EHOSTUNREACH -> "EHOSTUNREACH";
-      case EALREADY -> "EALREADY";
-      case EINPROGRESS -> "EINPROGRESS";
-      default -> "errno " + errno;
-    };
+    return errno < 1 || errno > NAMES.length || NAMES[errno - 1].equals("-")
+        ? "errno " + errno
+        : NAMES[errno - 1];
   }
 }

@@ -111,6 +111,7 @@ public final class Fd implements AutoCloseable {
     return switch (errno) {
       case Errno.EACCES, Errno.EPERM -> "this user may not open it";
       case Errno.EBUSY -> "somebody else has it open";
+      case Errno.EMFILE -> "raise the limit of open files (ulimit -n)";
       default -> null;
     };
   }

@@ -11,7 +11,10 @@ class ErrnoTest {
     for (Field field : Errno.class.getFields()) {
       assertEquals(field.getName(), Errno.name(field.getInt(null)));
     }
-    assertEquals("errno 999", Errno.name(999));
+    for (int none : new int[] {-1, 0, 41, 58, 134, 999}) {
+      assertEquals("errno " + none, Errno.name(none));
+    }
+    assertEquals("EHWPOISON", Errno.name(133));
   }
 
   @Test

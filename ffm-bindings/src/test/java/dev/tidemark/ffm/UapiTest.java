@@ -27,8 +27,12 @@ import java.util.Arrays;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.TreeMap;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
 import java.util.stream.Collectors;
 import java.util.stream.Stream;
+import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.MethodSource;
@@ -106,6 +110,25 @@ class UapiTest {
     }
     assertEquals(List.of(), differences);
     assertEquals(Map.of(), java, "not answered by the C program");
+  }
+
+  @Test
+  void everyErrorOfTheKernelHasItsName() throws Exception {
+    Pattern definition = Pattern.compile("#define\\s+(E\\w+)\\s+(\\d+)\\b.*");
+    Map<Integer, String> expected = new TreeMap<>();
+    Map<Integer, String> found = new TreeMap<>();
+    for (String file : List.of("errno-base.h", "errno.h")) {
+      for (String line : Files.readAllLines(headers().resolve("asm-generic").resolve(file))) {
+        Matcher m = definition.matcher(line);
+        if (m.matches()) {
+          int errno = Integer.parseInt(m.group(2));
+          expected.put(errno, m.group(1));
+          found.put(errno, Errno.name(errno));
+        }
+      }
+    }
+    assertTrue(expected.size() > 130, () -> "only " + expected);
+    assertEquals(expected, found);
   }
 
   /** Where .ci/kernel-headers has put them, or the end of the test. */
