@@ -62,16 +62,24 @@ class PlantedFaultTest {
     RING_RESET_AFTER_THE_COPY(
         "source/KvmDirtyRingSource.java",
         """
-                for (KvmDirtyRing ring : rings) {
+              for (KvmDirtyRing ring : rings) {
+                try {
                   unreset += ring.harvest(sink);
+                } catch (RuntimeException | Error e) {
+                  failure = first(failure, e);
                 }
-                reset();
+              }
+              failure = takeBack(failure);
         """,
         """
-                reset();
-                for (KvmDirtyRing ring : rings) {
+              failure = takeBack(failure);
+              for (KvmDirtyRing ring : rings) {
+                try {
                   unreset += ring.harvest(sink);
+                } catch (RuntimeException | Error e) {
+                  failure = first(failure, e);
                 }
+              }
         """,
         "ring",
         "16MiB"),

@@ -9,29 +9,61 @@ import dev.tidemark.ffm.kvm.KvmVm;
 final class KvmLogging {
   private final KvmVm vm;
   private final KvmSlot[] slots;
-  private int on;
+  private boolean on;
 
   KvmLogging(KvmVm vm, KvmSlot[] slots) {
     this.vm = vm;
     this.slots = slots;
   }
 
-  /** Turns logging on; if a slot refuses, it is off for all of them. */
+  /**
+   * Turns logging off, where it is on, and on: only that makes KVM protect every page. What was
+   * written before this returns may be in no log. If a slot refuses, logging is off for all of
+   * them.
+   */
   void start() {
+    on = true;
     try {
-      for (; on < slots.length; on++) {
-        set(slots[on], true);
+      for (KvmSlot slot : slots) {
+        set(slot, false);
       }
-    } catch (RuntimeException e) {
-      stop();
+      for (KvmSlot slot : slots) {
+        set(slot, true);
+      }
+    } catch (RuntimeException | Error e) {
+      try {
+        stop();
+      } catch (RuntimeException suppressed) {
+        e.addSuppressed(suppressed);
+      }
       throw e;
     }
   }
 
-  /** Turns logging off where it is on. */
+  /**
+   * Turns logging off where it is on.
+   *
+   * @throws RuntimeException if a slot refuses; it is off for all others then
+   */
   void stop() {
-    while (on > 0) {
-      set(slots[--on], false);
+    if (!on) {
+      return;
+    }
+    on = false;
+    RuntimeException failure = null;
+    for (KvmSlot slot : slots) {
+      try {
+        set(slot, false);
+      } catch (RuntimeException e) {
+        if (failure == null) {
+          failure = e;
+        } else {
+          failure.addSuppressed(e);
+        }
+      }
+    }
+    if (failure != null) {
+      throw failure;
     }
   }
 

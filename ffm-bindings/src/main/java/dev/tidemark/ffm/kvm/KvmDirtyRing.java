@@ -8,8 +8,8 @@ import static java.lang.foreign.ValueLayout.JAVA_INT;
 import static java.lang.foreign.ValueLayout.JAVA_LONG;
 
 import dev.tidemark.ffm.ClosedException;
+import dev.tidemark.ffm.Errno;
 import dev.tidemark.ffm.Fd;
-import dev.tidemark.ffm.LinuxException;
 import dev.tidemark.ffm.Mapping;
 import dev.tidemark.ffm.Pages;
 import dev.tidemark.ffm.internal.Libc;
@@ -24,12 +24,14 @@ import java.util.concurrent.atomic.AtomicBoolean;
  * KvmVm#resetDirtyRings} gives their entries back to the kernel.
  *
  * <p>Threading: one thread harvests a ring at a time, and a harvest happens-before the next one:
- * the caller's duty. The vCPU may run meanwhile. Cost: no system call, no allocation.
+ * the caller's duty. The vCPU may run meanwhile. Cost: no system call, no allocation. The ring of a
+ * borrowed vCPU is searched at each harvest until its first entry is found.
  */
 public final class KvmDirtyRing implements AutoCloseable {
   private static final long ENTRY = KVM_DIRTY_GFN.byteSize();
   private static final long SLOT = KvmLayouts.offset(KVM_DIRTY_GFN, "slot");
   private static final long OFFSET = KvmLayouts.offset(KVM_DIRTY_GFN, "offset");
+  private static final int MAP_PRIVATE = 2;
   private static final VarHandle FLAGS = JAVA_INT.varHandle().withInvokeExactBehavior();
 
   private final Arena arena = Arena.ofShared();
@@ -37,12 +39,13 @@ public final class KvmDirtyRing implements AutoCloseable {
   private final MemorySegment entries;
   private final int capacity;
 
-  /** Entries taken since the ring was mapped; its low bits are the place of the next one. */
+  /** The low bits are the place of the next entry to take; negative where that is not known. */
   private long next;
 
-  private KvmDirtyRing(Mapping mapping, int capacity) {
+  private KvmDirtyRing(Mapping mapping, int capacity, long next) {
     this.entries = Libc.memory(mapping, arena);
     this.capacity = capacity;
+    this.next = next;
   }
 
   /** Where a harvest puts the pages. */
@@ -58,19 +61,59 @@ public final class KvmDirtyRing implements AutoCloseable {
   }
 
   /**
-   * Maps the ring of a vCPU that was never harvested before.
+   * Maps a vCPU's ring.
    *
-   * @param vcpu the vCPU's descriptor; not needed once mapped
-   * @param bytes as given to {@code KVM_CAP_DIRTY_LOG_RING}: a power of two, at least a page
-   * @throws LinuxException if the VM has no ring of that size
+   * @param next where to go on: {@link #next()} of the mapping before; 0 if there was none;
+   *     negative if that is not known
    */
-  public static KvmDirtyRing map(Fd vcpu, long bytes) {
+  static KvmDirtyRing map(Fd vcpu, long bytes, long next) {
     long capacity = bytes / ENTRY;
     if (bytes < Pages.SIZE || Long.bitCount(bytes) != 1 || capacity > 1 << 30) {
       throw new IllegalArgumentException("a dirty ring of " + bytes + " bytes");
     }
+    if (!isRing(vcpu, bytes - Pages.SIZE) || isRing(vcpu, bytes)) {
+      throw new IllegalArgumentException(
+          "the dirty ring of %s has not %d bytes, but %s: map as many as were enabled"
+              .formatted(vcpu, bytes, enabled(vcpu)));
+    }
     Mapping mapping = Mapping.shared(vcpu, KVM_DIRTY_LOG_PAGE_OFFSET * Pages.SIZE, bytes);
-    return new KvmDirtyRing(mapping, (int) capacity);
+    return new KvmDirtyRing(mapping, (int) capacity, next);
+  }
+
+  private static String enabled(Fd vcpu) {
+    long bytes = 0;
+    for (long size = Pages.SIZE; isRing(vcpu, size - Pages.SIZE); size *= 2) {
+      bytes = size;
+    }
+    return bytes == 0 ? "is not enabled" : Long.toString(bytes);
+  }
+
+  /**
+   * Whether a page of a vCPU's file is one of its ring's. KVM maps any page there, with SIGBUS for
+   * an access to one that has nothing behind it; but it refuses private mappings of a ring alone.
+   */
+  private static boolean isRing(Fd vcpu, long offset) {
+    int number = vcpu.acquire();
+    try {
+      long at = KVM_DIRTY_LOG_PAGE_OFFSET * Pages.SIZE + offset;
+      long address = Libc.mmap(0, Pages.SIZE, 0, MAP_PRIVATE, number, at);
+      if (address == -Errno.EINVAL) {
+        return true;
+      }
+      Libc.munmap(Libc.check(address, "mmap(" + vcpu + ", its dirty ring)"), Pages.SIZE);
+      return false;
+    } finally {
+      vcpu.release();
+    }
+  }
+
+  /** Where the next mapping of this ring goes on; negative if that is not known. */
+  long next() {
+    return next;
+  }
+
+  boolean isClosed() {
+    return closed.get();
   }
 
   /** How many entries the ring has; the vCPU stops for a full ring some entries before that. */
@@ -89,6 +132,12 @@ public final class KvmDirtyRing implements AutoCloseable {
     if (closed.get()) {
       throw new ClosedException("dirty ring");
     }
+    if (next < 0) {
+      next = find();
+      if (next < 0) {
+        return 0;
+      }
+    }
     int taken = 0;
     while (taken < capacity) {
       long entry = (next & capacity - 1) * ENTRY;
@@ -103,6 +152,28 @@ public final class KvmDirtyRing implements AutoCloseable {
       taken++;
     }
     return taken;
+  }
+
+  /**
+   * The first entry to take, or -1 if there is none. All of these are consecutive, and never the
+   * whole ring, because the vCPU stops some entries before that.
+   */
+  private long find() {
+    for (int i = 0; i < capacity; i++) {
+      if (isDirty(i)) {
+        int first = i;
+        while (isDirty(first - 1) && first > i - capacity) {
+          first--;
+        }
+        return first & capacity - 1;
+      }
+    }
+    return -1;
+  }
+
+  private boolean isDirty(int index) {
+    long entry = (index & capacity - 1) * ENTRY;
+    return (int) FLAGS.getAcquire(entries, entry) == KVM_DIRTY_GFN_F_DIRTY;
   }
 
   /** Unmaps the ring. */

@@ -51,8 +51,18 @@ public final class KvmVcpu implements AutoCloseable {
   private final AtomicBoolean closed = new AtomicBoolean();
   private final MemorySegment run;
 
-  KvmVcpu(Fd fd, long runBytes) {
+  /** Guarded by this: the ring that was mapped last, or null. */
+  private KvmDirtyRing ring;
+
+  /** Where the first mapping of the ring begins. */
+  private final long ringStart;
+
+  /**
+   * @param ringStart 0 for a vCPU that is new, -1 for one whose ring others may have harvested
+   */
+  KvmVcpu(Fd fd, long runBytes, long ringStart) {
     this.fd = fd;
+    this.ringStart = ringStart;
     try {
       if (runBytes < KVM_RUN.byteSize()) {
         throw new IllegalArgumentException(
@@ -74,7 +84,7 @@ public final class KvmVcpu implements AutoCloseable {
    * @throws LinuxException if the kernel refuses
    */
   public static KvmVcpu borrow(int number, long runBytes) {
-    return new KvmVcpu(Fd.borrow(number, "KVM vCPU"), runBytes);
+    return new KvmVcpu(Fd.borrow(number, "KVM vCPU"), runBytes, -1);
   }
 
   /**
@@ -217,13 +227,21 @@ public final class KvmVcpu implements AutoCloseable {
   }
 
   /**
-   * Maps this vCPU's dirty ring.
+   * Maps this vCPU's dirty ring. A mapping goes on where the one before ended, by whichever owner;
+   * but two at a time would take entries from each other.
    *
    * @param bytes as given to {@code KVM_CAP_DIRTY_LOG_RING}
-   * @throws LinuxException if the VM has no ring of that size
+   * @throws IllegalArgumentException if the VM has no ring of that size
+   * @throws IllegalStateException if it is mapped already by this owner: close that mapping first
+   * @throws LinuxException if the kernel refuses
    */
-  public KvmDirtyRing mapDirtyRing(long bytes) {
-    return KvmDirtyRing.map(fd, bytes);
+  public synchronized KvmDirtyRing mapDirtyRing(long bytes) {
+    if (ring != null && !ring.isClosed()) {
+      throw new IllegalStateException(
+          "the dirty ring of " + fd + " is mapped already: close that mapping first");
+    }
+    ring = KvmDirtyRing.map(fd, bytes, ring == null ? ringStart : ring.next());
+    return ring;
   }
 
   private void call(Ioctl.Request request, MemorySegment argument, MemoryLayout layout) {

@@ -8,6 +8,7 @@ import dev.tidemark.ffm.Fd;
 import dev.tidemark.ffm.Ioctl;
 import dev.tidemark.ffm.LinuxException;
 import dev.tidemark.ffm.Pages;
+import dev.tidemark.ffm.internal.Libc;
 import dev.tidemark.ffm.internal.NativeMemory;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
@@ -43,7 +44,31 @@ public final class KvmVm implements AutoCloseable {
   private static final long CAP_CAP = KvmLayouts.offset(KvmLayouts.KVM_ENABLE_CAP, "cap");
   private static final long CAP_ARGS = KvmLayouts.offset(KvmLayouts.KVM_ENABLE_CAP, "args");
 
+  private static final int SIG_BLOCK = 0;
+  private static final int SIG_SETMASK = 2;
+  private static final long SIGSET_BYTES = 128;
+
+  /**
+   * All signals but those that a thread raises by an instruction of its own: SIGILL, SIGTRAP,
+   * SIGBUS, SIGFPE, SIGSEGV, SIGSYS. The JVM lives by some of these; blocked they end the process.
+   */
+  private static final MemorySegment BLOCKED = Arena.global().allocate(SIGSET_BYTES, 8);
+
+  /** A call returns early for a signal; so often without any progress is no accident. */
+  private static final int RESETS_WITHOUT_PROGRESS = 1000;
+
+  static {
+    long own = 0;
+    for (int signal : new int[] {4, 5, 7, 8, 11, 31}) {
+      own |= 1L << signal - 1;
+    }
+    BLOCKED.set(JAVA_LONG, 0, ~own);
+  }
+
   private final Fd fd;
+
+  /** The mask to restore, guarded by itself. */
+  private final MemorySegment signals = Arena.ofAuto().allocate(SIGSET_BYTES, 8);
 
   /** The arguments of the dirty-log calls, guarded by itself. */
   private final MemorySegment log = Arena.ofAuto().allocate(KvmLayouts.KVM_CLEAR_DIRTY_LOG);
@@ -264,14 +289,53 @@ public final class KvmVm implements AutoCloseable {
 
   /**
    * Protects the pages of harvested ring entries again and frees these entries, on the rings of all
-   * vCPUs ({@code KVM_RESET_DIRTY_RINGS}). One call: newer kernels come back early after a signal,
-   * so repeat it until it has returned as many as were harvested. Read pages only after that.
+   * vCPUs ({@code KVM_RESET_DIRTY_RINGS}). Read pages only after that.
    *
-   * @return how many entries this call has freed
+   * <p>From Linux 6.17 on a signal that comes during the call makes the kernel leave up to 64 pages
+   * unprotected whose entries it has freed and counted: no ring ever tells of their next writes. So
+   * the signals of the calling thread are blocked meanwhile, but for those that an instruction of
+   * its own raises. What no mask blocks (a stop, a freezer, a tracer) shows by a count that is
+   * short, unless it comes in the fraction of a microsecond after the last entry was counted.
+   *
+   * @param harvested how many entries were harvested from all rings and not freed yet
+   * @return true if the page of each of them is protected again; false if some may not be, because
+   *     the call was interrupted or another number of entries was there. Their entries are free all
+   *     the same. Then {@link #setUserMemoryRegion} without {@code KVM_MEM_LOG_DIRTY_PAGES} and
+   *     with it again protects a slot's pages; after that, count all of them as written
    * @throws LinuxException EINVAL if the VM has no dirty ring
+   * @throws IllegalStateException if the kernel frees fewer entries, however often it is asked
    */
-  public int resetDirtyRings() {
-    return Ioctl.call(fd, KvmRequests.KVM_RESET_DIRTY_RINGS, 0);
+  public boolean resetDirtyRings(long harvested) {
+    synchronized (signals) {
+      Libc.check(Libc.pthreadSigmask(SIG_BLOCK, BLOCKED, signals), "pthread_sigmask(SIG_BLOCK)");
+      try {
+        long freed = resetOnce();
+        if (freed == harvested) {
+          return true;
+        }
+        for (int idle = 0; freed < harvested; ) {
+          long more = resetOnce();
+          freed += more;
+          idle = more > 0 ? 0 : idle + 1;
+          if (idle == RESETS_WITHOUT_PROGRESS) {
+            throw new IllegalStateException(
+                "KVM_RESET_DIRTY_RINGS on %s frees %d of %d harvested entries"
+                    .formatted(fd, freed, harvested));
+          }
+        }
+        return false;
+      } finally {
+        Libc.pthreadSigmask(SIG_SETMASK, signals, MemorySegment.NULL);
+      }
+    }
+  }
+
+  private long resetOnce() {
+    int result = Ioctl.tryCall(fd, KvmRequests.KVM_RESET_DIRTY_RINGS, 0);
+    if (result < 0 && result != -Errno.EINTR) {
+      throw Ioctl.failure(fd, KvmRequests.KVM_RESET_DIRTY_RINGS, -result, null);
+    }
+    return Math.max(0, result);
   }
 
   /**
@@ -284,7 +348,7 @@ public final class KvmVm implements AutoCloseable {
    */
   public KvmVcpu createVcpu(int id, long runBytes) {
     int result = Ioctl.call(fd, KvmRequests.KVM_CREATE_VCPU, id);
-    return new KvmVcpu(Fd.own(result, "KVM vCPU " + id), runBytes);
+    return new KvmVcpu(Fd.own(result, "KVM vCPU " + id), runBytes, 0);
   }
 
   /** Gives Intel's KVM three pages that it needs ({@code KVM_SET_TSS_ADDR}), below 4 GiB. */

@@ -5,18 +5,26 @@ import static java.lang.foreign.ValueLayout.JAVA_BYTE;
 import static java.lang.foreign.ValueLayout.JAVA_INT;
 import static java.lang.foreign.ValueLayout.JAVA_LONG;
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
+import dev.tidemark.ffm.Allocations;
 import dev.tidemark.ffm.ClosedException;
 import dev.tidemark.ffm.Errno;
 import dev.tidemark.ffm.Fd;
 import dev.tidemark.ffm.Ioctl;
 import dev.tidemark.ffm.LinuxException;
 import dev.tidemark.ffm.Pages;
+import dev.tidemark.ffm.internal.Libc;
+import dev.tidemark.ffm.lab.MiniGuest;
+import java.io.IOException;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
+import java.nio.file.DirectoryStream;
+import java.nio.file.Files;
+import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
 import org.junit.jupiter.api.Test;
@@ -210,7 +218,7 @@ class KvmTest {
       assertEquals(Errno.EINVAL, errno(() -> vm.getDirtyLog(1 << 15, 192, bitmap)));
       assertEquals(Errno.EINVAL, errno(() -> vm.clearDirtyLog(MiniGuest.SLOT, 1, 64, bitmap)));
       assertEquals(Errno.EINVAL, errno(() -> vm.clearDirtyLog(MiniGuest.SLOT, 0, 63, bitmap)));
-      assertEquals(Errno.EINVAL, errno(vm::resetDirtyRings));
+      assertEquals(Errno.EINVAL, errno(() -> vm.resetDirtyRings(0)));
       assertEquals(Errno.EINVAL, errno(() -> vm.setUserMemoryRegion(5, 0, 1, Pages.SIZE, 0)));
       assertEquals(
           Errno.EEXIST,
@@ -329,12 +337,123 @@ class KvmTest {
   }
 
   static void resetAll(KvmVm vm, int harvested) {
-    for (int reset = 0; reset < harvested; ) {
-      int some = vm.resetDirtyRings();
-      assertTrue(some > 0, () -> "the kernel resets no more");
-      reset += some;
+    assertTrue(vm.resetDirtyRings(harvested), "all protected again");
+    assertTrue(vm.resetDirtyRings(0), "no more than were harvested");
+  }
+
+  @Test
+  void aRingThatIsMappedAgainGoesOnWhereItWas() {
+    try (MiniGuest guest = new MiniGuest(6000, KVM_MEM_LOG_DIRTY_PAGES, KvmTest::ring)) {
+      for (int mapping = 0; mapping < 5; mapping++) {
+        try (KvmDirtyRing ring = guest.vcpu.mapDirtyRing(RING_BYTES)) {
+          assertEquals(0, ring.harvest(IGNORE));
+          guest.program(1000 * mapping, 1000, 1);
+          runToPort(guest);
+          assertEquals(1000, ring.harvest(IGNORE));
+          resetAll(guest.vm, 1000);
+        }
+      }
     }
-    assertEquals(0, vm.resetDirtyRings(), "no more than were harvested");
+  }
+
+  @Test
+  void aRingThatAnotherOwnerHarvestedIsFoundAgain() throws IOException {
+    try (MiniGuest guest = new MiniGuest(6000, KVM_MEM_LOG_DIRTY_PAGES, KvmTest::ring)) {
+      int number = numberOf("anon_inode:kvm-vcpu:0");
+      for (int owner = 0; owner < 6; owner++) {
+        try (KvmVcpu vcpu = KvmVcpu.borrow(number, guest.kvm.vcpuMmapSize());
+            KvmDirtyRing ring = vcpu.mapDirtyRing(RING_BYTES)) {
+          assertEquals(0, ring.harvest(IGNORE), "nothing to be found yet");
+          for (int i = 0; i < 2; i++) {
+            guest.program(900 * owner, 900, 1);
+            runToPort(guest);
+            List<Long> pages = new ArrayList<>();
+            assertEquals(900, ring.harvest((_, page) -> pages.add(page)));
+            assertEquals(900L * owner, pages.getFirst(), "in order");
+            resetAll(guest.vm, 900);
+          }
+        }
+      }
+    }
+  }
+
+  /** The descriptor of this process that is such a file; the newest, if there are several. */
+  private static int numberOf(String file) throws IOException {
+    int number = -1;
+    try (DirectoryStream<Path> fds = Files.newDirectoryStream(Path.of("/proc/self/fd"))) {
+      for (Path fd : fds) {
+        if (Files.isSymbolicLink(fd) && Files.readSymbolicLink(fd).toString().equals(file)) {
+          number = Math.max(number, Integer.parseInt(fd.getFileName().toString()));
+        }
+      }
+    }
+    assertTrue(number >= 0, "no " + file);
+    return number;
+  }
+
+  @Test
+  void aRingIsMappedOnceAtATime() {
+    try (MiniGuest guest = new MiniGuest(64, KVM_MEM_LOG_DIRTY_PAGES, KvmTest::ring);
+        KvmDirtyRing _ = guest.vcpu.mapDirtyRing(RING_BYTES)) {
+      assertThrows(IllegalStateException.class, () -> guest.vcpu.mapDirtyRing(RING_BYTES));
+    }
+  }
+
+  @Test
+  void aRingIsMappedWithTheSizeThatWasEnabled() {
+    try (MiniGuest guest = new MiniGuest(64, KVM_MEM_LOG_DIRTY_PAGES, KvmTest::ring)) {
+      for (long bytes = Pages.SIZE; bytes <= 1 << 20; bytes *= 2) {
+        if (bytes != RING_BYTES) {
+          long wrong = bytes;
+          var refused =
+              assertThrows(IllegalArgumentException.class, () -> guest.vcpu.mapDirtyRing(wrong));
+          assertTrue(refused.getMessage().contains("but 65536"), refused.getMessage());
+        }
+      }
+      guest.vcpu.mapDirtyRing(RING_BYTES).close();
+    }
+    try (MiniGuest guest = new MiniGuest(64, 0, KvmTest::plain)) {
+      var refused =
+          assertThrows(IllegalArgumentException.class, () -> guest.vcpu.mapDirtyRing(RING_BYTES));
+      assertTrue(refused.getMessage().contains("not enabled"), refused.getMessage());
+    }
+  }
+
+  /** A number of entries that is not there is told, since pages may then be unprotected. */
+  @Test
+  void aResetOfAnotherNumberOfEntriesIsNotTaken() {
+    try (MiniGuest guest = new MiniGuest(64, KVM_MEM_LOG_DIRTY_PAGES, KvmTest::ring);
+        KvmDirtyRing ring = guest.vcpu.mapDirtyRing(RING_BYTES)) {
+      guest.program(5, 3, 1);
+      runToPort(guest);
+      assertEquals(3, ring.harvest(IGNORE));
+      assertFalse(guest.vm.resetDirtyRings(2));
+      assertThrows(IllegalStateException.class, () -> guest.vm.resetDirtyRings(1));
+    }
+  }
+
+  @Test
+  void aResetLeavesTheThreadsSignalMaskAsItWas() {
+    try (MiniGuest guest = new MiniGuest(64, KVM_MEM_LOG_DIRTY_PAGES, KvmTest::ring);
+        Arena arena = Arena.ofConfined()) {
+      MemorySegment before = arena.allocate(128, 8);
+      MemorySegment after = arena.allocate(128, 8);
+      Libc.pthreadSigmask(0, MemorySegment.NULL, before);
+      assertTrue(guest.vm.resetDirtyRings(0));
+      Libc.pthreadSigmask(0, MemorySegment.NULL, after);
+      assertEquals(-1, before.mismatch(after));
+      guest.vm.close();
+      assertThrows(ClosedException.class, () -> guest.vm.resetDirtyRings(0));
+      Libc.pthreadSigmask(0, MemorySegment.NULL, after);
+      assertEquals(-1, before.mismatch(after), "after a failure too");
+    }
+  }
+
+  @Test
+  void aResetAllocatesNothing() {
+    try (MiniGuest guest = new MiniGuest(64, KVM_MEM_LOG_DIRTY_PAGES, KvmTest::ring)) {
+      assertEquals(0, Allocations.perRun(() -> guest.vm.resetDirtyRings(0)));
+    }
   }
 
   @Test
@@ -375,7 +494,7 @@ class KvmTest {
     assertThrows(ClosedException.class, guest.vcpu::run);
     assertThrows(ClosedException.class, guest.vcpu::exitReason);
     assertThrows(ClosedException.class, () -> guest.vcpu.setImmediateExit(true));
-    assertThrows(ClosedException.class, guest.vm::resetDirtyRings);
+    assertThrows(ClosedException.class, () -> guest.vm.resetDirtyRings(0));
     assertThrows(ClosedException.class, () -> guest.vm.createVcpu(1, 4096));
     assertThrows(ClosedException.class, () -> guest.kvm.checkExtension(3));
   }

@@ -1,4 +1,4 @@
-package dev.tidemark.ffm.kvm;
+package dev.tidemark.ffm.lab;
 
 import static java.lang.foreign.ValueLayout.JAVA_BYTE;
 import static java.lang.foreign.ValueLayout.JAVA_INT;
@@ -9,20 +9,26 @@ import static org.junit.jupiter.api.Assumptions.assumeTrue;
 import dev.tidemark.ffm.Fd;
 import dev.tidemark.ffm.Mapping;
 import dev.tidemark.ffm.Pages;
+import dev.tidemark.ffm.kvm.Kvm;
+import dev.tidemark.ffm.kvm.KvmLayouts;
+import dev.tidemark.ffm.kvm.KvmVcpu;
+import dev.tidemark.ffm.kvm.KvmVm;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
+import java.util.ArrayList;
 import java.util.HexFormat;
+import java.util.List;
 
 /**
- * A VM with one vCPU whose program writes pages. It is 64-bit code at CPL 3, because some hosts (a
- * nested one that runs without hardware virtualization) execute only that natively.
+ * A VM whose vCPUs run a program that writes pages. It is 64-bit code at CPL 3, because some hosts
+ * (a nested one that runs without hardware virtualization) execute only that natively.
  *
  * <p>Slot 0 has the page tables and the program, slot 1 the pages that it writes.
  */
-final class MiniGuest implements AutoCloseable {
-  static final int SLOT = 1;
-  static final int PORT = 0x10;
-  static final long TEST_START = 2 << 20;
+public final class MiniGuest implements AutoCloseable {
+  public static final int SLOT = 1;
+  public static final int PORT = 0x10;
+  public static final long TEST_START = 2 << 20;
 
   private static final long PML4 = 0x1000;
   private static final long PDPT = 0x2000;
@@ -49,21 +55,35 @@ final class MiniGuest implements AutoCloseable {
                   + " e6 10" //        out PORT, al
                   + " eb e8"); //      jmp start
 
-  final Kvm kvm;
-  final KvmVm vm;
-  final KvmVcpu vcpu;
-  final Mapping memory;
-  final long pages;
+  public final Kvm kvm;
+  public final KvmVm vm;
+
+  /** The first one. */
+  public final KvmVcpu vcpu;
+
+  public final List<KvmVcpu> vcpus = new ArrayList<>();
+  public final Mapping memory;
+  public final long pages;
 
   private final Arena arena = Arena.ofShared();
-  private final MemorySegment regs = arena.allocate(KvmLayouts.KVM_REGS);
 
   /** What a test does with the VM before it has slots and a vCPU. */
-  interface Setup {
+  public interface Setup {
     void accept(KvmVm vm);
   }
 
-  MiniGuest(long pages, int flags, Setup setup) {
+  /** A guest of one vCPU. */
+  public MiniGuest(long pages, int flags, Setup setup) {
+    this(1, pages, flags, setup);
+  }
+
+  /**
+   * Creates a VM.
+   *
+   * @param pages how many pages slot 1 has, at most 261,000
+   * @param flags of slot 1
+   */
+  public MiniGuest(int vcpuCount, long pages, int flags, Setup setup) {
     assumeKvm();
     this.pages = pages;
     kvm = Kvm.open();
@@ -74,24 +94,28 @@ final class MiniGuest implements AutoCloseable {
     vm.setUserMemoryRegion(0, 0, 0, TEST_START, bytes.address());
     vm.setUserMemoryRegion(
         SLOT, flags, TEST_START, pages * Pages.SIZE, bytes.address() + TEST_START);
-    vcpu = vm.createVcpu(0, kvm.vcpuMmapSize());
     bytes.set(JAVA_LONG, PML4, PDPT | TABLE);
     bytes.set(JAVA_LONG, PDPT, PD | TABLE);
     for (long i = 0; i < 512; i++) {
       bytes.set(JAVA_LONG, PD + 8 * i, i << 21 | LARGE_PAGE);
     }
     MemorySegment.copy(WRITE_PAGES, 0, bytes, JAVA_BYTE, CODE, WRITE_PAGES.length);
-    vcpu.setCpuid2(kvm.getSupportedCpuid(arena));
-    setSregs();
-    program(0, 1, 0);
+    for (int id = 0; id < vcpuCount; id++) {
+      KvmVcpu next = vm.createVcpu(id, kvm.vcpuMmapSize());
+      vcpus.add(next);
+      next.setCpuid2(kvm.getSupportedCpuid(arena));
+      setSregs(next);
+      program(next, 0, 1, 0, 1);
+    }
+    vcpu = vcpus.getFirst();
   }
 
-  static void assumeKvm() {
+  public static void assumeKvm() {
     var missing = Kvm.missing();
     assumeTrue(missing.isEmpty(), () -> "no KVM here: " + missing.orElseThrow());
   }
 
-  private void setSregs() {
+  private void setSregs(KvmVcpu vcpu) {
     MemorySegment sregs = arena.allocate(KvmLayouts.KVM_SREGS);
     vcpu.getSregs(sregs);
     segment(sregs, "cs", 0x33, 11, 0, 1);
@@ -124,29 +148,41 @@ final class MiniGuest implements AutoCloseable {
     sregs.set(JAVA_BYTE, sreg(name, "unusable"), (byte) 0);
   }
 
-  static long reg(String name) {
+  public static long reg(String name) {
     return KvmLayouts.offset(KvmLayouts.KVM_REGS, name);
   }
 
-  /** From its start, the program shall write so many pages of slot 1, so far apart. */
-  void program(long firstPage, long count, long stride) {
-    regs.fill((byte) 0);
-    regs.set(JAVA_LONG, reg("rax"), 1);
-    regs.set(JAVA_LONG, reg("r8"), TEST_START + firstPage * Pages.SIZE);
-    regs.set(JAVA_LONG, reg("r9"), count);
-    regs.set(JAVA_LONG, reg("r10"), stride * Pages.SIZE);
-    regs.set(JAVA_LONG, reg("rip"), CODE);
-    regs.set(JAVA_LONG, reg("rflags"), 0x3002);
-    vcpu.setRegs(regs);
+  /** From its start, the program of the first vCPU shall write so many pages of slot 1. */
+  public void program(long firstPage, long count, long stride) {
+    program(vcpu, firstPage, count, stride, 1);
+  }
+
+  /**
+   * Sets what a vCPU's program shall do from its start; on the vCPU's thread.
+   *
+   * @param stride how far apart, in pages
+   * @param value what it writes first; one more after each exit
+   */
+  public void program(KvmVcpu vcpu, long firstPage, long count, long stride, long value) {
+    try (Arena call = Arena.ofConfined()) {
+      MemorySegment regs = call.allocate(KvmLayouts.KVM_REGS);
+      regs.set(JAVA_LONG, reg("rax"), value);
+      regs.set(JAVA_LONG, reg("r8"), TEST_START + firstPage * Pages.SIZE);
+      regs.set(JAVA_LONG, reg("r9"), count);
+      regs.set(JAVA_LONG, reg("r10"), stride * Pages.SIZE);
+      regs.set(JAVA_LONG, reg("rip"), CODE);
+      regs.set(JAVA_LONG, reg("rflags"), 0x3002);
+      vcpu.setRegs(regs);
+    }
   }
 
   /** A word of a test page. */
-  long word(long page) {
+  public long word(long page) {
     return memory.segment().get(JAVA_LONG, TEST_START + page * Pages.SIZE);
   }
 
   /** A borrowed handle of the descriptor behind an owner's label. */
-  static int number(Fd fd) {
+  public static int number(Fd fd) {
     int number = fd.acquire();
     fd.release();
     return number;
@@ -154,7 +190,7 @@ final class MiniGuest implements AutoCloseable {
 
   @Override
   public void close() {
-    vcpu.close();
+    vcpus.forEach(KvmVcpu::close);
     vm.close();
     kvm.close();
     memory.close();
