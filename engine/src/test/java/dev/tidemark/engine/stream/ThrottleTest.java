@@ -3,8 +3,7 @@ package dev.tidemark.engine.stream;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
-import java.util.concurrent.CountDownLatch;
-import java.util.concurrent.FutureTask;
+import java.time.Duration;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
 
@@ -24,17 +23,14 @@ class ThrottleTest {
   @Test
   void liftingTheLimitWakesAWaitingSender() throws Exception {
     Throttle throttle = new Throttle(1);
-    CountDownLatch started = new CountDownLatch(1);
-    FutureTask<Void> sender =
-        Connection.inBackground(
-            () -> {
-              started.countDown();
-              throttle.pace(1_000_000_000);
-              return null;
-            });
-    started.await();
+    // For 31 years, were it not for the limit.
+    Thread sender = Thread.ofPlatform().daemon().start(() -> throttle.pace(1_000_000_000));
+    while (sender.getState() != Thread.State.TIMED_WAITING) {
+      assertTrue(sender.isAlive(), "it did not wait");
+      Thread.sleep(1);
+    }
     throttle.limit(0);
-    sender.get();
+    assertTrue(sender.join(Duration.ofSeconds(30)), "it still waits");
   }
 
   @Test
