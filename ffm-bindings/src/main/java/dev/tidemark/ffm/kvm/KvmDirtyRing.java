@@ -73,8 +73,8 @@ public final class KvmDirtyRing implements AutoCloseable {
     }
     if (!isRing(vcpu, bytes - Pages.SIZE) || isRing(vcpu, bytes)) {
       throw new IllegalArgumentException(
-          "the dirty ring of %s has not %d bytes, but %s: map as many as were enabled"
-              .formatted(vcpu, bytes, enabled(vcpu)));
+          "%d bytes for the dirty ring of %s, which %s: map as many as were enabled"
+              .formatted(bytes, vcpu, enabled(vcpu)));
     }
     Mapping mapping = Mapping.shared(vcpu, KVM_DIRTY_LOG_PAGE_OFFSET * Pages.SIZE, bytes);
     return new KvmDirtyRing(mapping, (int) capacity, next);
@@ -85,7 +85,7 @@ public final class KvmDirtyRing implements AutoCloseable {
     for (long size = Pages.SIZE; isRing(vcpu, size - Pages.SIZE); size *= 2) {
       bytes = size;
     }
-    return bytes == 0 ? "is not enabled" : Long.toString(bytes);
+    return bytes == 0 ? "is not enabled" : "has " + bytes;
   }
 
   /**

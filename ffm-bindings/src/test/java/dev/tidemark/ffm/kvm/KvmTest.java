@@ -407,7 +407,7 @@ class KvmTest {
           long wrong = bytes;
           var refused =
               assertThrows(IllegalArgumentException.class, () -> guest.vcpu.mapDirtyRing(wrong));
-          assertTrue(refused.getMessage().contains("but 65536"), refused.getMessage());
+          assertTrue(refused.getMessage().contains("has 65536"), refused.getMessage());
         }
       }
       guest.vcpu.mapDirtyRing(RING_BYTES).close();
