@@ -554,6 +554,27 @@ public final class StreamReader {
     records();
     footer(ramId);
     ramEnded = type == StreamFormat.SECTION_END;
+    if (ramEnded) {
+      checkPages(at);
+    }
+  }
+
+  /**
+   * A QEMU before 8.1 that has multifd on sends zero pages here and the others on more connections,
+   * which a listening socket takes, and nothing else in the stream tells of them.
+   */
+  private void checkPages(long at) {
+    long all = 0;
+    for (RamBlock block : blocks) {
+      all += block.pages();
+    }
+    if (pages == 0 && zeroPages > 0 && zeroPages < all) {
+      throw wrong(
+          at,
+          "end of the ram section: zero pages came, %d of %d, and no others: they go other ways by"
+                  .formatted(zeroPages, all)
+              + " multifd, which is not supported here; turn it off at the source");
+    }
   }
 
   private void records() {

@@ -17,18 +17,30 @@ import java.nio.channels.FileChannel;
 import java.nio.file.Path;
 import java.time.Duration;
 import java.util.List;
+import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
 import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.params.Parameter;
+import org.junit.jupiter.params.ParameterizedClass;
+import org.junit.jupiter.params.provider.MethodSource;
 
 /** The whole loop with a real QEMU as the destination, which has a block named {@code ram}. */
-@Timeout(120)
+@Timeout(300)
+@ParameterizedClass
+@MethodSource("dev.tidemark.engine.stream.Qemu$Binary#values")
 class MigrateIntoQemuTest {
   private static final long PAGES = (64 << 20) / 4096;
 
+  @Parameter Qemu.Binary binary;
+
+  @BeforeEach
+  void needsQemu() {
+    binary.assumeThere();
+  }
+
   @Test
   void qemuHasTheMemoryOfTheSwitchOver(@TempDir Path folder) throws Exception {
-    Qemu.assumeInstalled();
     String missing =
         Userfaultfd.probe()
             .missing(UserfaultfdUapi.UFFD_FEATURE_WP_ASYNC)
@@ -36,7 +48,7 @@ class MigrateIntoQemuTest {
             .orElse(null);
     assumeTrue(missing == null, missing);
     try (WritingGuest guest = new WritingGuest("ram", PAGES, 50, 7);
-        Qemu qemu = new Qemu(folder, "-M", "none", "-incoming", "tcp:127.0.0.1:0");
+        Qemu qemu = new Qemu(binary, folder, "-M", "none", "-incoming", "tcp:127.0.0.1:0");
         Socket socket = Socket.connect(new InetSocketAddress("127.0.0.1", qemu.incomingPort()));
         DirtyTracker tracker = new DirtyTracker(List.of(guest.block()))) {
       guest.fill();

@@ -1,7 +1,9 @@
 package dev.tidemark.engine.stream;
 
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertTrue;
-import static org.junit.jupiter.api.Assumptions.assumeTrue;
+import static org.junit.jupiter.api.Assumptions.abort;
 
 import java.io.ByteArrayOutputStream;
 import java.io.IOException;
@@ -18,28 +20,95 @@ import java.util.concurrent.TimeUnit;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 
-/** A QEMU without a machine, and the QMP connection to it. */
+/** A QEMU whose guest does not run yet, and the QMP connection to it. */
 public final class Qemu implements AutoCloseable {
-  private static final Path BINARY = Path.of("/usr/bin/qemu-system-x86_64");
-  private static final long PATIENCE = TimeUnit.SECONDS.toNanos(30);
+  /** For what takes moments on an idle machine. */
+  static final long PATIENCE = TimeUnit.SECONDS.toNanos(90);
+
+  /**
+   * One of the QEMUs that the tests run against: the machine's own, and those that .ci/qemus
+   * unpacks.
+   *
+   * @param from the suite of Debian that it is from, or "this machine"
+   * @param path where it should be
+   * @param version what it says of itself, empty if it is not there
+   */
+  public record Binary(String from, Path path, String version) {
+    private static final boolean REQUIRED = "true".equals(System.getenv("TIDEMARK_REQUIRE_QEMUS"));
+    private static final List<Binary> ALL = all();
+
+    /** All of them, whether they are there or not. */
+    public static List<Binary> values() {
+      return ALL;
+    }
+
+    private static List<Binary> all() {
+      Path qemus = Path.of(output(System.getProperty("tidemark.root") + "/.ci/qemus", "--where"));
+      return List.of(
+          of("this machine", Path.of("/usr/bin/qemu-system-x86_64")),
+          of("trixie", qemus.resolve("trixie/qemu-system-x86_64")),
+          of("trixie-backports", qemus.resolve("trixie-backports/qemu-system-x86_64")));
+    }
+
+    private static Binary of(String from, Path path) {
+      if (!Files.isExecutable(path)) {
+        return new Binary(from, path, "");
+      }
+      String says = output(path.toString(), "--version");
+      Matcher matcher = Pattern.compile("version (\\d+(\\.\\d+)+)").matcher(says);
+      assertTrue(matcher.find(), path + " --version: " + says);
+      return new Binary(from, path, matcher.group(1));
+    }
+
+    private static String output(String... command) {
+      try {
+        Process process = new ProcessBuilder(command).start();
+        process.getOutputStream().close();
+        String output = new String(process.getInputStream().readAllBytes());
+        assertEquals(0, process.waitFor(), String.join(" ", command));
+        return output.strip();
+      } catch (IOException | InterruptedException e) {
+        throw new AssertionError(String.join(" ", command), e);
+      }
+    }
+
+    /** Ends the test where it is not there: as a failure where it must be. */
+    public void assumeThere() {
+      if (version.isEmpty()) {
+        String reason =
+            "no QEMU of "
+                + from
+                + " in "
+                + path
+                + ": run .ci/qemus, or install qemu-system-x86 for this machine's";
+        assertFalse(REQUIRED, reason);
+        abort(reason);
+      }
+    }
+
+    /** Whether it is as new as that. */
+    boolean isAtLeast(int major) {
+      return Integer.parseInt(version.substring(0, version.indexOf('.'))) >= major;
+    }
+
+    @Override
+    public String toString() {
+      return "QEMU " + version + " of " + from;
+    }
+  }
 
   private final Process process;
   private final Path log;
   private final SocketChannel qmp;
   private final ByteBuffer received = ByteBuffer.allocate(64 << 10).limit(0);
 
-  public static void assumeInstalled() {
-    assumeTrue(
-        Files.isExecutable(BINARY), BINARY + " is missing: install the package qemu-system-x86");
-  }
-
-  public Qemu(Path folder, String... arguments) throws Exception {
+  public Qemu(Binary binary, Path folder, String... arguments) throws Exception {
     Path socket = folder.resolve("qmp.sock");
     log = folder.resolve("qemu.log");
     List<String> command =
         new ArrayList<>(
             List.of(
-                BINARY.toString(),
+                binary.path().toString(),
                 "-accel",
                 "tcg",
                 "-m",
