@@ -4,7 +4,6 @@ import static java.lang.foreign.ValueLayout.JAVA_BYTE;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
-import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
 import dev.tidemark.ffm.Socket;
 import java.io.IOException;
@@ -17,7 +16,9 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.StandardOpenOption;
 import java.util.HexFormat;
+import java.util.LinkedHashMap;
 import java.util.List;
+import java.util.Map;
 import java.util.SplittableRandom;
 import java.util.concurrent.FutureTask;
 import java.util.concurrent.TimeUnit;
@@ -28,8 +29,6 @@ import org.junit.jupiter.api.Timeout;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.Parameter;
 import org.junit.jupiter.params.ParameterizedClass;
-import org.junit.jupiter.params.ParameterizedTest;
-import org.junit.jupiter.params.provider.CsvSource;
 import org.junit.jupiter.params.provider.MethodSource;
 
 /** A real QEMU is the other side. */
@@ -215,7 +214,7 @@ class QemuInteropTest {
   @Test
   void aGuestThatRunsInQemuIsLoadedAsItIsWhereItStopped() throws Exception {
     SplittableRandom random = Seed.random();
-    try (Guest guest = new Guest(random, PAGES)) {
+    try (Guest guest = new Guest(folder, random, PAGES)) {
       guest.turnOn("return-path");
       // A third of a second for the first round, in which the guest goes on writing.
       guest.qemu.execute("migrate-set-parameters", "{\"max-bandwidth\": 100000000}");
@@ -233,32 +232,55 @@ class QemuInteropTest {
     }
   }
 
-  /** A capability of the source, and what the reader says of the stream that it leads to. */
-  @ParameterizedTest
-  @CsvSource(
-      delimiter = '|',
-      value = {
-        "compress        | ram record's flags: COMPRESS_PAGE (0x100): compressed pages are not",
-        "multifd         | multifd",
-        "postcopy-ram    | command 3 (POSTCOPY_ADVISE): postcopy is not supported here;",
-        "x-colo          | command 8 (ENABLE_COLO): COLO is not supported here;",
-        "x-ignore-shared | subsection configuration/capabilities: the source has a capability",
-        "validate-uuid   | subsection configuration/uuid: turn off validate-uuid at the source"
-      })
-  void whatIsNotSupportedIsRefusedByItsName(String capability, String message) throws Exception {
-    assumeTrue(!capability.equals("compress") || !binary.isAtLeast(9), "QEMU 9.1 removed compress");
-    assumeTrue(
-        !capability.equals("x-colo") || !binary.isAtLeast(11),
-        "what QEMU 11 sends first does not tell of x-colo");
-    try (Guest guest = new Guest(Seed.random(), 1024)) {
-      guest.turnOn("return-path");
-      guest.turnOn(capability);
-      StreamReader reader = guest.reader();
-      StreamException e = assertThrows(StreamException.class, reader::loadUntilHandover);
-      assertTrue(e.getMessage().contains(message), e.getMessage());
-      guest.socket.close();
-      assertEquals("failed", guest.qemu.migrationStatus(), guest.qemu.output());
+  /** Capabilities of a source, and what the reader says of the stream that each leads to. */
+  private Map<String, String> refusals() {
+    Map<String, String> refusals = new LinkedHashMap<>();
+    refusals.put("multifd", "multifd");
+    refusals.put("postcopy-ram", "command 3 (POSTCOPY_ADVISE): postcopy is not supported here;");
+    refusals.put("x-ignore-shared", "subsection configuration/capabilities: the source has a");
+    refusals.put("validate-uuid", "subsection configuration/uuid: turn off validate-uuid");
+    if (!binary.isAtLeast(9)) {
+      refusals.put("compress", "ram record's flags: COMPRESS_PAGE (0x100): compressed pages");
     }
+    if (!binary.isAtLeast(11)) {
+      // What newer ones send first does not tell of it.
+      refusals.put("x-colo", "command 8 (ENABLE_COLO): COLO is not supported here;");
+    }
+    if (binary.isAtLeast(8)) {
+      // Older ones end this guest's migration before there is a page to send a third time.
+      refusals.put("xbzrle", "ram record's flags: XBZRLE (0x40): deltas are not supported here;");
+    }
+    return refusals;
+  }
+
+  @Test
+  void whatIsNotSupportedIsRefusedByItsName() throws Exception {
+    SplittableRandom random = Seed.random();
+    for (var refusal : refusals().entrySet()) {
+      String capability = refusal.getKey();
+      try (Guest guest = new Guest(folder(capability), random, 1024)) {
+        guest.turnOn("return-path");
+        guest.turnOn(capability);
+        if (capability.equals("xbzrle")) {
+          // Rounds of 0.4 s, each of which leaves more than may be left for the last one: they go
+          // on
+          // until there is a delta, in the third at the earliest.
+          guest.qemu.execute(
+              "migrate-set-parameters", "{\"max-bandwidth\": 3000000, \"downtime-limit\": 20}");
+          guest.run();
+        }
+        StreamReader reader = guest.reader();
+        StreamException e =
+            assertThrows(StreamException.class, reader::loadUntilHandover, capability);
+        assertTrue(e.getMessage().contains(refusal.getValue()), e.getMessage());
+        guest.socket.close();
+        assertEquals("failed", guest.qemu.migrationStatus(), guest.qemu.output());
+      }
+    }
+  }
+
+  private Path folder(String name) throws IOException {
+    return Files.createDirectory(folder.resolve(name));
   }
 
   /** A QEMU whose guest, once it runs, writes pages and zeroes others, as fast as it can. */
@@ -293,7 +315,7 @@ class QemuInteropTest {
      * @param filled how many of its pages, from the first on, are filled with random bytes and
      *     zeros
      */
-    Guest(SplittableRandom random, long filled) throws Exception {
+    Guest(Path folder, SplittableRandom random, long filled) throws Exception {
       Path backing = folder.resolve("backing");
       try (FileChannel file =
           FileChannel.open(
