@@ -9,6 +9,7 @@ import java.util.Optional;
 import java.util.concurrent.Callable;
 import picocli.CommandLine;
 import picocli.CommandLine.Command;
+import picocli.CommandLine.IVersionProvider;
 import picocli.CommandLine.Model.CommandSpec;
 import picocli.CommandLine.ParameterException;
 import picocli.CommandLine.Spec;
@@ -19,7 +20,7 @@ import picocli.CommandLine.Spec;
     description = "Dirty tracking and live migration, on the real kernel.",
     synopsisSubcommandLabel = "COMMAND",
     mixinStandardHelpOptions = true,
-    version = "tidemark 0.1.0-SNAPSHOT",
+    versionProvider = Tidemark.Version.class,
     subcommands = {
       MigrateCommand.class,
       ReceiveCommand.class,
@@ -39,6 +40,15 @@ public final class Tidemark implements Callable<Integer> {
   @Spec private CommandSpec spec;
 
   private Tidemark() {}
+
+  /** The version is the POM's, which the build puts into the jar's manifest. */
+  static final class Version implements IVersionProvider {
+    @Override
+    public String[] getVersion() {
+      String version = Tidemark.class.getPackage().getImplementationVersion();
+      return new String[] {"tidemark " + (version == null ? "(not from its jar)" : version)};
+    }
+  }
 
   /**
    * Runs a command. Where it takes {@code --json} and fails, the failure is a JSON object on stdout
