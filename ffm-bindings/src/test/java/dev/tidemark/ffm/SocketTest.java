@@ -31,7 +31,7 @@ import org.junit.jupiter.api.Timeout;
 import org.junit.jupiter.api.function.Executable;
 import org.junit.jupiter.api.io.TempDir;
 
-@Timeout(60)
+@Timeout(300)
 class SocketTest {
   private static final int SOL_SOCKET = 1;
   private static final int IPPROTO_TCP = 6;

@@ -157,7 +157,7 @@ class KvmGuestTest extends GuestTests {
   }
 
   @Test
-  @Timeout(value = 60, threadMode = Timeout.ThreadMode.SEPARATE_THREAD)
+  @Timeout(value = 300, threadMode = Timeout.ThreadMode.SEPARATE_THREAD)
   void aFullRingGoesToItsReaper() throws InterruptedException {
     try (KvmGuest guest = KvmGuest.create(2 * RAM, Tracking.RING, 0)) {
       guest.start();
@@ -181,7 +181,7 @@ class KvmGuestTest extends GuestTests {
   }
 
   @Test
-  @Timeout(value = 60, threadMode = Timeout.ThreadMode.SEPARATE_THREAD)
+  @Timeout(value = 300, threadMode = Timeout.ThreadMode.SEPARATE_THREAD)
   void flushingBringsTheVcpuOutAndLetsItGoOn() throws InterruptedException {
     try (KvmGuest guest = create(RAM)) {
       guest.flushVcpus();

@@ -43,7 +43,7 @@ class SteadyStateTest {
   private static final int ROUNDS_IN_A_ROW = 4;
 
   @Test
-  @Timeout(240)
+  @Timeout(300)
   void aSyncHarvestIterationAndSendAllocateNothing() throws InterruptedException {
     String missing =
         Userfaultfd.probe()

@@ -16,9 +16,9 @@ import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
 
 /** Who may run the guest, whatever breaks and whenever. */
-@Timeout(60)
+@Timeout(300)
 class HandoverTest {
-  private static final int PATIENCE = 30_000;
+  private static final int PATIENCE = 200_000;
   private static final int FINAL = 99;
 
   private Connection connection;

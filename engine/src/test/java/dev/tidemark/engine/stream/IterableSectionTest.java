@@ -17,7 +17,7 @@ import org.junit.jupiter.params.provider.Arguments;
 import org.junit.jupiter.params.provider.MethodSource;
 
 /** Sections that come in pieces between the rounds of RAM. */
-@Timeout(60)
+@Timeout(300)
 class IterableSectionTest {
   /** What the source writes after the RAM section's start. */
   private interface Script extends Consumer<StreamWriter> {}

@@ -17,7 +17,7 @@ import org.junit.jupiter.api.Timeout;
  * which the JIT removes only where it has inlined everything. So that much a system call is let
  * pass, which is far from an object a page, a run or a round.
  */
-@Timeout(120)
+@Timeout(300)
 class StreamAllocationTest {
   private static final ThreadMXBean THREADS = (ThreadMXBean) ManagementFactory.getThreadMXBean();
   private static final long PAGES = 4096;
@@ -32,7 +32,7 @@ class StreamAllocationTest {
   /** poll and read for the head, and again for the rest. */
   private static final int CALLS_PER_PONG = 4;
 
-  private static final int PATIENCE = 30_000;
+  private static final int PATIENCE = 200_000;
 
   @Test
   void sendingAndLoadingAllocateNothingOfTheirOwn() throws Exception {

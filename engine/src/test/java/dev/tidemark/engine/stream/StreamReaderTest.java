@@ -21,7 +21,7 @@ import org.junit.jupiter.params.provider.Arguments;
 import org.junit.jupiter.params.provider.MethodSource;
 
 /** Streams with something wrong in them. */
-@Timeout(120)
+@Timeout(300)
 class StreamReaderTest {
   private static final int OLD = 7;
   private static final int NEW = 0x11;

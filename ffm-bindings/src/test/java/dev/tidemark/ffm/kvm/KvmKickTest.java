@@ -18,7 +18,7 @@ class KvmKickTest {
   private static final int TIMES = 2000;
 
   @Test
-  @Timeout(value = 60, threadMode = Timeout.ThreadMode.SEPARATE_THREAD)
+  @Timeout(value = 300, threadMode = Timeout.ThreadMode.SEPARATE_THREAD)
   void everyKickBringsTheGuestOutAndLeavesNothingBehind() throws Exception {
     try (MiniGuest guest = new MiniGuest(64, 0, _ -> {})) {
       // As good as for ever on one page: it leaves KVM_RUN for no reason of its own.
@@ -45,17 +45,17 @@ class KvmKickTest {
                       failure.set(t);
                     }
                   });
-      KvmKick kick = kickable.get(10, TimeUnit.SECONDS);
+      KvmKick kick = kickable.get(60, TimeUnit.SECONDS);
       for (int i = 0; i < TIMES; i++) {
         kick.kick();
-        Integer result = out.poll(10, TimeUnit.SECONDS);
+        Integer result = out.poll(60, TimeUnit.SECONDS);
         assertEquals(KvmVcpu.INTERRUPTED, result, () -> "kick: " + failure.get());
         if (i % 7 == 0) {
           // Lets the guest get into KVM_RUN sometimes; either way the outcome is the same.
           Thread.sleep(1);
         }
       }
-      assertEquals(KVM_EXIT_IO, out.poll(10, TimeUnit.SECONDS));
+      assertEquals(KVM_EXIT_IO, out.poll(60, TimeUnit.SECONDS));
       vcpuThread.join();
       assertNull(failure.get());
       kick.kick();

@@ -57,7 +57,7 @@ class UnmapWindowTest {
   private static final int BATCH = 50;
 
   private static final long IOVA = MockIommu.MOCK_APERTURE_START;
-  private static final long PATIENCE = TimeUnit.SECONDS.toNanos(60);
+  private static final long PATIENCE = TimeUnit.SECONDS.toNanos(200);
 
   private final Iommufd iommufd = Iommufd.open();
   private final Mapping memory = Mapping.anonymous(BATCH * PAGES * PAGE);
