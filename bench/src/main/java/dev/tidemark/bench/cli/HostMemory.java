@@ -74,9 +74,9 @@ final class HostMemory {
     long bytes = meminfo("MemAvailable:");
     for (Hierarchy hierarchy : hierarchies()) {
       for (Path group : path(hierarchy)) {
-        long limit = number(group.resolve(hierarchy.version.limit));
+        long limit = number(group.resolve(hierarchy.version.limit), Long.MAX_VALUE);
         if (limit < Long.MAX_VALUE) {
-          long used = number(group.resolve(hierarchy.version.usage));
+          long used = number(group.resolve(hierarchy.version.usage), 0);
           long left = limit - Math.max(0, used - reclaimable(hierarchy.version, group));
           bytes = Math.min(bytes, Math.max(0, left));
         }
@@ -90,7 +90,7 @@ final class HostMemory {
     long bytes = meminfo("MemTotal:");
     for (Hierarchy hierarchy : hierarchies()) {
       for (Path group : path(hierarchy)) {
-        bytes = Math.min(bytes, number(group.resolve(hierarchy.version.limit)));
+        bytes = Math.min(bytes, number(group.resolve(hierarchy.version.limit), Long.MAX_VALUE));
       }
     }
     return bytes;
@@ -166,10 +166,10 @@ final class HostMemory {
         .orElse(0);
   }
 
-  /** The number in a file; the largest there is for {@code max}, and for a file without any. */
-  private static long number(Path file) {
+  /** The number in a file; the other for {@code max}, and for a file without any. */
+  private static long number(Path file, long otherwise) {
     List<String> lines = lines(file);
-    return lines.isEmpty() ? Long.MAX_VALUE : parse(lines.getFirst(), Long.MAX_VALUE);
+    return lines.isEmpty() ? otherwise : parse(lines.getFirst(), otherwise);
   }
 
   private static long parse(String text, long otherwise) {

@@ -279,6 +279,10 @@ final class MigrateCommand implements Callable<Integer> {
       migration = outgoing;
     }
     MigrationResult result = outgoing.run();
+    if (receiver != null
+        && (result.outcome() == Outcome.COMPLETED || result.outcome() == Outcome.UNKNOWN)) {
+      receiver.keep();
+    }
     completed = result.outcome() == Outcome.COMPLETED;
     migrated.countDown();
     Wire.Report report = null;
@@ -421,7 +425,7 @@ final class MigrateCommand implements Callable<Integer> {
     Object problem = summary.get("reason");
     if (json) {
       System.out.println(Json.of(summary));
-    } else if (summary.size() > 3) {
+    } else if (summary.containsKey("guest")) {
       summary.forEach(
           (name, value) -> {
             if (!name.equals("reason")) {

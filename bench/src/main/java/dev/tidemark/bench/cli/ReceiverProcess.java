@@ -36,6 +36,7 @@ final class ReceiverProcess implements AutoCloseable {
   private final StringBuffer complaint = new StringBuffer();
   private final Thread complaints;
   private Socket socket;
+  private boolean kept;
 
   private ReceiverProcess(Process process) {
     this.process = process;
@@ -156,20 +157,27 @@ final class ReceiverProcess implements AutoCloseable {
     return socket;
   }
 
+  /** Says that the guest is there, or may be: the process is not killed any more. */
+  void keep() {
+    kept = true;
+  }
+
   private void kill() throws InterruptedException {
     process.destroyForcibly().waitFor();
   }
 
-  /** Waits a moment for it to end by itself, then ends it. */
+  /** Waits a moment for it to end by itself, then ends it, unless it has a guest to check. */
   @Override
   public void close() {
     socket.close();
     try {
-      if (!process.waitFor(5, TimeUnit.SECONDS)) {
+      if (!process.waitFor(5, TimeUnit.SECONDS) && !kept) {
         kill();
       }
     } catch (InterruptedException e) {
-      process.destroyForcibly();
+      if (!kept) {
+        process.destroyForcibly();
+      }
       Thread.currentThread().interrupt();
     }
   }

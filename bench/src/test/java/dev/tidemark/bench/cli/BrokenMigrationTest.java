@@ -104,7 +104,7 @@ class BrokenMigrationTest {
     int[] ends = new int[4];
     for (int i = 0; i < TIMES; i++) {
       Accident accident = Accident.values()[random.nextInt(Accident.values().length)];
-      long when = random.nextInt(millis);
+      long when = random.nextInt(millis * 3 / 4);
       String what =
           "-Dtidemark.seed=" + seed + ", " + i + ": " + accident + " after " + when + " ms";
       ends[disturb(accident, when, random, what)]++;
@@ -126,7 +126,7 @@ class BrokenMigrationTest {
           Json.object(receiver.awaitLine("{\"listening\"")).get("listening").getAsString();
       boolean cut = accident == Accident.CABLE_CUT || accident == Accident.CONNECTION_RESET;
       // Half of the cuts by time, half by bytes.
-      long bytes = cut && random.nextBoolean() ? random.nextInt(40 << 20) : Long.MAX_VALUE;
+      long bytes = cut && random.nextBoolean() ? random.nextInt(26 << 20) : Long.MAX_VALUE;
       try (Cable cable = new Cable(address, bytes, accident == Accident.CONNECTION_RESET);
           Program source = migrate("--to", cut ? cable.address() : address)) {
         Thread.sleep(when);

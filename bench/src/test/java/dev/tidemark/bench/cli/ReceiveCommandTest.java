@@ -6,6 +6,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import java.io.IOException;
 import java.net.Socket;
+import java.net.SocketException;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -62,6 +63,9 @@ class ReceiveCommandTest {
     try (Socket socket = connect(address, words)) {
       socket.setSoTimeout(60_000);
       return new String(socket.getInputStream().readAllBytes(), StandardCharsets.UTF_8);
+    } catch (SocketException e) {
+      // It closed the connection with words unread: an end without an answer, too.
+      return "";
     }
   }
 
