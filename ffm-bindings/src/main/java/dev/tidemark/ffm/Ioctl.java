@@ -3,6 +3,7 @@ package dev.tidemark.ffm;
 import dev.tidemark.ffm.internal.Libc;
 import java.lang.foreign.MemoryLayout;
 import java.lang.foreign.MemorySegment;
+import java.util.Locale;
 
 /**
  * {@code ioctl(2)} and its request numbers ({@code asm-generic/ioctl.h}). A number's size field
@@ -86,8 +87,13 @@ public final class Ioctl {
     boolean written = request.code >>> DIRECTION_SHIFT >= READ;
     if (!argument.isNative() || argument.byteSize() < bytes || written && argument.isReadOnly()) {
       throw new IllegalArgumentException(
-          "%s needs %d bytes of %s native memory, not %s"
-              .formatted(request.name, bytes, written ? "writable" : "readable", argument));
+          String.format(
+              Locale.ROOT,
+              "%s needs %d bytes of %s native memory, not %s",
+              request.name,
+              bytes,
+              written ? "writable" : "readable",
+              argument));
     }
   }
 

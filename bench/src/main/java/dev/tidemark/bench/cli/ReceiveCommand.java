@@ -150,7 +150,7 @@ final class ReceiveCommand implements Callable<Integer> {
 
   private static void refuse(Socket socket) {
     try {
-      Wire.send(socket, new Wire.Answer(REFUSAL));
+      Wire.refuse(socket, REFUSAL);
     } catch (LinuxException e) {
       // It is gone, and needs no answer.
     }

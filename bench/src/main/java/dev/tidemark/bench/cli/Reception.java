@@ -105,7 +105,7 @@ final class Reception implements AutoCloseable {
       if (taken.compareAndSet(false, true)) {
         handedOver = arrivals.offer(new Arrival(socket, hello));
       } else {
-        Wire.send(socket, new Wire.Answer(BUSY));
+        Wire.refuse(socket, BUSY);
       }
     } catch (RuntimeException e) {
       complain(e.getMessage());

@@ -1,6 +1,7 @@
 package dev.tidemark.bench.cli;
 
 import dev.tidemark.ffm.IoVectors;
+import dev.tidemark.ffm.LinuxException;
 import dev.tidemark.ffm.Socket;
 import java.io.ByteArrayOutputStream;
 import java.lang.foreign.Arena;
@@ -67,6 +68,27 @@ final class Wire {
       IoVectors vectors = new IoVectors(arena, 1);
       vectors.add(memory);
       socket.writeFully(vectors);
+    }
+  }
+
+  /**
+   * Sends a refusal, and reads on until the other side has closed, for a second at most: a
+   * connection that is closed with bytes unread is reset, and the refusal may be lost with it.
+   *
+   * @throws LinuxException if the other side is gone
+   */
+  static void refuse(Socket socket, String why) {
+    send(socket, new Answer(why));
+    socket.shutdownOutput();
+    long deadline = System.nanoTime() + 1_000_000_000L;
+    try (Arena arena = Arena.ofConfined()) {
+      MemorySegment unread = arena.allocate(MAX_LINE);
+      long left;
+      do {
+        left = (deadline - System.nanoTime()) / 1_000_000;
+      } while (left > 0
+          && socket.awaitReadable((int) left)
+          && socket.read(unread, unread.byteSize()) > 0);
     }
   }
 

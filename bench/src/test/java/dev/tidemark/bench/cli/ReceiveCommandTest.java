@@ -169,7 +169,7 @@ class ReceiveCommandTest {
         receiver.awaitLine("{\"receiving\"");
         assertEquals(
             "{\"error\":\"busy with another guest\"}\n",
-            answer(address, HELLO + ",\"ramBytes\":16777216,\"nonce\":1}\n"));
+            answer(address, HELLO + ",\"ramBytes\":16777216,\"nonce\":1}\nand more than that"));
         try (Program second = source(address)) {
           second.end().assertFails(1, "the destination says \"busy with another guest\"");
         }

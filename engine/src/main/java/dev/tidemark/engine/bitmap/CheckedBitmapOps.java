@@ -5,6 +5,7 @@ import static java.nio.ByteOrder.LITTLE_ENDIAN;
 import dev.tidemark.ffm.Pages;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
+import java.util.Locale;
 
 /** The one place where arguments are checked. What arrives at the twins below is right. */
 abstract class CheckedBitmapOps implements BitmapOps {
@@ -167,7 +168,8 @@ abstract class CheckedBitmapOps implements BitmapOps {
     }
     if ((map.address() & 7) != 0) {
       throw new IllegalArgumentException(
-          "bitmap at 0x%x: words start at multiples of 8".formatted(map.address()));
+          String.format(
+              Locale.ROOT, "bitmap at 0x%x: words start at multiples of 8", map.address()));
     }
     long capacity = map.byteSize() >>> 3 << 6;
     if (bit < 0 || bits < 0 || bit > capacity - bits) {
@@ -190,8 +192,14 @@ abstract class CheckedBitmapOps implements BitmapOps {
     }
     if (dstStart != srcStart || (dstBit & 63) != (srcBit & 63)) {
       throw new IllegalArgumentException(
-          "%d bits at bit %d of 0x%x and at bit %d of 0x%x share words, but are not the same bits"
-              .formatted(bits, dstBit, dst.address(), srcBit, src.address()));
+          String.format(
+              Locale.ROOT,
+              "%d bits at bit %d of 0x%x and at bit %d of 0x%x share words, but are not the same bits",
+              bits,
+              dstBit,
+              dst.address(),
+              srcBit,
+              src.address()));
     }
     return true;
   }
@@ -207,7 +215,11 @@ abstract class CheckedBitmapOps implements BitmapOps {
     long linesEnd = lines.address() + (bits + 63 >>> 6 << 3);
     if (lines.address() < map.address() + (words << 3) && map.address() < linesEnd) {
       throw new IllegalArgumentException(
-          "summary at 0x%x overlaps its plane at 0x%x".formatted(lines.address(), map.address()));
+          String.format(
+              Locale.ROOT,
+              "summary at 0x%x overlaps its plane at 0x%x",
+              lines.address(),
+              map.address()));
     }
   }
 

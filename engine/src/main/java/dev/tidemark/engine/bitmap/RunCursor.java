@@ -1,6 +1,7 @@
 package dev.tidemark.engine.bitmap;
 
 import java.lang.foreign.MemorySegment;
+import java.util.Locale;
 
 /**
  * Goes through the runs of a bitmap, from low to high, as often as it is reset.
@@ -111,7 +112,10 @@ public final class RunCursor {
   private void begin(MemorySegment map, MemorySegment lines, long from, long end, Lease lease) {
     if (end > MOST_BITS) {
       throw new IllegalArgumentException(
-          "a range up to bit %d: 2^40 at most; beyond, take slices of the bitmap".formatted(end));
+          String.format(
+              Locale.ROOT,
+              "a range up to bit %d: 2^40 at most; beyond, take slices of the bitmap",
+              end));
     }
     this.lease = lease;
     startWord = from >>> 6;

@@ -3,6 +3,7 @@ package dev.tidemark.engine.log;
 import dev.tidemark.engine.bitmap.BitmapOps;
 import dev.tidemark.ffm.ClosedException;
 import java.lang.foreign.MemorySegment;
+import java.util.Locale;
 
 /**
  * The collecting plane of a log, held exclusively between {@link RamBlockLog#fill()} and {@link
@@ -49,8 +50,13 @@ public final class FillPlane implements AutoCloseable {
     checkHeld();
     if (page < 0 || count < 0 || page > pages - count) {
       throw new IndexOutOfBoundsException(
-          "pages %d+%d of block %s, which has %d"
-              .formatted(page, count, log.block().name(), pages));
+          String.format(
+              Locale.ROOT,
+              "pages %d+%d of block %s, which has %d",
+              page,
+              count,
+              log.block().name(),
+              pages));
     }
   }
 

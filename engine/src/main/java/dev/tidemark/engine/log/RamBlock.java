@@ -6,6 +6,7 @@ import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
 import java.util.HashSet;
 import java.util.List;
+import java.util.Locale;
 import java.util.Set;
 
 /**
@@ -36,16 +37,25 @@ public record RamBlock(String name, MemorySegment memory) {
         || memory.byteSize() % Pages.SIZE != 0
         || memory.address() % Pages.SIZE != 0) {
       throw new IllegalArgumentException(
-          "block %s: %d bytes at 0x%x are not whole pages of %d bytes"
-              .formatted(name, memory.byteSize(), memory.address(), Pages.SIZE));
+          String.format(
+              Locale.ROOT,
+              "block %s: %d bytes at 0x%x are not whole pages of %d bytes",
+              name,
+              memory.byteSize(),
+              memory.address(),
+              Pages.SIZE));
     }
   }
 
   private static void checkOpen(String name, MemorySegment memory) {
     if (!memory.scope().isAlive()) {
       throw new IllegalArgumentException(
-          "block %s: the arena of its %d bytes at 0x%x is closed"
-              .formatted(name, memory.byteSize(), memory.address()));
+          String.format(
+              Locale.ROOT,
+              "block %s: the arena of its %d bytes at 0x%x is closed",
+              name,
+              memory.byteSize(),
+              memory.address()));
     }
   }
 
@@ -70,8 +80,16 @@ public record RamBlock(String name, MemorySegment memory) {
         long first = (block.address() - before.address()) >>> Pages.SHIFT;
         long shared = Math.min(before.pages() - first, block.pages());
         throw new IllegalArgumentException(
-            "blocks %s and %s share memory: pages %d+%d of %s are pages 0+%d of %s"
-                .formatted(before, block, first, shared, before.name, shared, block.name));
+            String.format(
+                Locale.ROOT,
+                "blocks %s and %s share memory: pages %d+%d of %s are pages 0+%d of %s",
+                before,
+                block,
+                first,
+                shared,
+                before.name,
+                shared,
+                block.name));
       }
       before = block;
     }

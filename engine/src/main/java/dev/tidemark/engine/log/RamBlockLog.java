@@ -7,6 +7,7 @@ import dev.tidemark.ffm.ClosedException;
 import dev.tidemark.ffm.Mapping;
 import dev.tidemark.ffm.internal.Unwind;
 import java.lang.foreign.MemorySegment;
+import java.util.Locale;
 import java.util.concurrent.locks.ReentrantLock;
 
 /**
@@ -118,7 +119,13 @@ public final class RamBlockLog implements AutoCloseable {
   public void mark(long page, long count) {
     if (page < 0 || count < 1 || page > pages - count) {
       throw new IndexOutOfBoundsException(
-          "pages %d+%d of block %s, which has %d".formatted(page, count, block.name(), pages));
+          String.format(
+              Locale.ROOT,
+              "pages %d+%d of block %s, which has %d",
+              page,
+              count,
+              block.name(),
+              pages));
     }
     try {
       marks.mark(page, count);

@@ -14,6 +14,7 @@ import dev.tidemark.ffm.Pages;
 import dev.tidemark.ffm.Socket;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Locale;
 import java.util.function.Consumer;
 
 /**
@@ -526,19 +527,17 @@ public final class OutgoingMigration {
             ? "after " + options.timeLimit().toSeconds() + " s"
             : "after " + options.maxRounds() + " rounds";
     RuntimeException source = tracker.lastFailure();
-    return "%s there are still %d dirty pages, %d ms of downtime at %d MB/s, over the limit of %d ms%s: allow more bandwidth, more downtime, or the final stop"
-        .formatted(
-            limit,
-            dirtyPages,
-            expectedNanos / 1_000_000,
-            estimate.bytesPerSecond() / 1_000_000,
-            options.downtimeLimit().toMillis(),
-            source == null
-                ? ""
-                : "; a source failed "
-                    + tracker.failures()
-                    + " times, last: "
-                    + source.getMessage());
+    return String.format(
+        Locale.ROOT,
+        "%s there are still %d dirty pages, %d ms of downtime at %d MB/s, over the limit of %d ms%s: allow more bandwidth, more downtime, or the final stop",
+        limit,
+        dirtyPages,
+        expectedNanos / 1_000_000,
+        estimate.bytesPerSecond() / 1_000_000,
+        options.downtimeLimit().toMillis(),
+        source == null
+            ? ""
+            : "; a source failed " + tracker.failures() + " times, last: " + source.getMessage());
   }
 
   private void report(Progress.Phase phase) {

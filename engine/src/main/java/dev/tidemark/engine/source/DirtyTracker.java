@@ -7,6 +7,7 @@ import dev.tidemark.ffm.internal.Unwind;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
+import java.util.Locale;
 import java.util.Objects;
 import java.util.concurrent.locks.ReentrantLock;
 
@@ -291,7 +292,9 @@ public final class DirtyTracker implements AutoCloseable {
 
   private static void addGap(List<String> gaps, RamBlockLog log, long from, long end) {
     if (from < end) {
-      gaps.add("pages %d+%d of block %s".formatted(from, end - from, log.block().name()));
+      gaps.add(
+          String.format(
+              Locale.ROOT, "pages %d+%d of block %s", from, end - from, log.block().name()));
     }
   }
 

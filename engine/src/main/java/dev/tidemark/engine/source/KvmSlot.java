@@ -1,6 +1,7 @@
 package dev.tidemark.engine.source;
 
 import dev.tidemark.engine.log.RamBlockLog;
+import java.util.Locale;
 
 /**
  * A KVM memory slot that shows a part of a RAM block to the guest, as the VMM has set it up.
@@ -18,8 +19,13 @@ public record KvmSlot(
   public KvmSlot {
     if (firstPage < 0 || pages < 1 || firstPage > log.block().pages() - pages) {
       throw new IllegalArgumentException(
-          "slot %d: pages %d+%d are not in block %s"
-              .formatted(slot, firstPage, pages, log.block()));
+          String.format(
+              Locale.ROOT,
+              "slot %d: pages %d+%d are not in block %s",
+              slot,
+              firstPage,
+              pages,
+              log.block()));
     }
   }
 }

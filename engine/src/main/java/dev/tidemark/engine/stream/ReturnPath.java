@@ -5,6 +5,7 @@ import dev.tidemark.ffm.LinuxException;
 import dev.tidemark.ffm.Socket;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
+import java.util.Locale;
 
 /**
  * The way back, from the destination to the source, on the same connection: be16 type, be16 length,
@@ -72,8 +73,11 @@ public final class ReturnPath {
     int value = message.get(StreamFormat.BE32, 4);
     if (type == StreamFormat.RP_SHUT) {
       throw new StreamException(
-          "return path: expected PONG %d, found SHUT %d: the destination gave up, and says there why"
-              .formatted(id, value));
+          String.format(
+              Locale.ROOT,
+              "return path: expected PONG %d, found SHUT %d: the destination gave up, and says there why",
+              id,
+              value));
     }
     if (value != id) {
       throw unexpected("PONG " + id, type, value);

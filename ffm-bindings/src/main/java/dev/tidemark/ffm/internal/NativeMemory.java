@@ -1,6 +1,7 @@
 package dev.tidemark.ffm.internal;
 
 import java.lang.foreign.MemorySegment;
+import java.util.Locale;
 
 /**
  * Checks of memory whose address the kernel gets inside a structure, where the linker, which checks
@@ -19,9 +20,13 @@ public final class NativeMemory {
   public static long toRead(MemorySegment memory, long offset, long bytes) {
     if (!memory.isNative() || offset < 0 || bytes < 0 || bytes > memory.byteSize() - offset) {
       throw new IllegalArgumentException(
-          "%d bytes of native memory are needed, from byte %d of %d%s"
-              .formatted(
-                  bytes, offset, memory.byteSize(), memory.isNative() ? "" : " of the Java heap"));
+          String.format(
+              Locale.ROOT,
+              "%d bytes of native memory are needed, from byte %d of %d%s",
+              bytes,
+              offset,
+              memory.byteSize(),
+              memory.isNative() ? "" : " of the Java heap"));
     }
     if (!memory.scope().isAlive()) {
       throw new IllegalStateException("memory of a closed arena");

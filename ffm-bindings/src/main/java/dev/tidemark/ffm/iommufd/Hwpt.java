@@ -10,6 +10,7 @@ import dev.tidemark.ffm.LinuxException;
 import dev.tidemark.ffm.internal.NativeMemory;
 import java.lang.foreign.MemorySegment;
 import java.lang.ref.Reference;
+import java.util.Locale;
 
 /**
  * A hardware page table: what the IOMMU walks for the devices attached to it, made from an {@link
@@ -122,8 +123,14 @@ public final class Hwpt extends IommufdObject {
           iommufd.fd(),
           IOMMU_HWPT_GET_DIRTY_BITMAP,
           -result,
-          "HWPT %d, IOVA 0x%x, %d bytes, pages of %d, flags %d"
-              .formatted(open(), iova, length, pageSize, flags));
+          String.format(
+              Locale.ROOT,
+              "HWPT %d, IOVA 0x%x, %d bytes, pages of %d, flags %d",
+              open(),
+              iova,
+              length,
+              pageSize,
+              flags));
     }
   }
 

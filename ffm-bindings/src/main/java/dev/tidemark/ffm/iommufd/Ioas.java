@@ -13,6 +13,7 @@ import java.lang.foreign.MemorySegment;
 import java.lang.foreign.StructLayout;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Locale;
 
 /**
  * An IO address space: what devices see at which IO virtual address. Destroying it unmaps
@@ -163,8 +164,16 @@ public final class Ioas extends IommufdObject {
         iommufd.fd(),
         request,
         -result,
-        "IOAS %d, IOVA 0x%x, %d bytes of %s 0x%x, access %d%s"
-            .formatted(open(), iova, length, what, from, access, advice));
+        String.format(
+            Locale.ROOT,
+            "IOAS %d, IOVA 0x%x, %d bytes of %s 0x%x, access %d%s",
+            open(),
+            iova,
+            length,
+            what,
+            from,
+            access,
+            advice));
   }
 
   /**
@@ -188,7 +197,7 @@ public final class Ioas extends IommufdObject {
           iommufd.fd(),
           IOMMU_IOAS_UNMAP,
           -result,
-          "IOAS %d, IOVA 0x%x, 0x%x bytes".formatted(open(), iova, length));
+          String.format(Locale.ROOT, "IOAS %d, IOVA 0x%x, 0x%x bytes", open(), iova, length));
     }
     return argument.get(JAVA_LONG, UNMAP$length);
   }

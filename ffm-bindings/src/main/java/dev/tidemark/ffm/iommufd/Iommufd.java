@@ -13,6 +13,7 @@ import dev.tidemark.ffm.LinuxException;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.StructLayout;
+import java.util.Locale;
 import java.util.Optional;
 import java.util.concurrent.locks.LockSupport;
 import java.util.function.IntFunction;
@@ -163,7 +164,7 @@ public final class Iommufd implements AutoCloseable {
             return call(
                 IOMMU_HWPT_ALLOC,
                 argument,
-                "device %d, IOAS %d, flags %d".formatted(deviceId, ioasId, flags),
+                String.format(Locale.ROOT, "device %d, IOAS %d, flags %d", deviceId, ioasId, flags),
                 Iommufd::allocAdvice);
           });
       int id = argument.get(JAVA_INT, offset(layout, "out_hwpt_id"));
@@ -238,8 +239,13 @@ public final class Iommufd implements AutoCloseable {
       call(
           IOMMU_OPTION,
           argument,
-          "option %d, operation %d, object %d, value %d"
-              .formatted(option, operation, object, value));
+          String.format(
+              Locale.ROOT,
+              "option %d, operation %d, object %d, value %d",
+              option,
+              operation,
+              object,
+              value));
       return argument.get(JAVA_LONG, offset(layout, "val64"));
     }
   }

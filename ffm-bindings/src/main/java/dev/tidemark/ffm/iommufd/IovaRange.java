@@ -1,5 +1,7 @@
 package dev.tidemark.ffm.iommufd;
 
+import java.util.Locale;
+
 /**
  * A range of IO virtual addresses, as the kernel gives it: with its last address, so that the whole
  * space can be said ({@code struct iommu_iova_range}).
@@ -10,7 +12,8 @@ package dev.tidemark.ffm.iommufd;
 public record IovaRange(long start, long last) {
   public IovaRange {
     if (Long.compareUnsigned(last, start) < 0) {
-      throw new IllegalArgumentException("range 0x%x to 0x%x".formatted(start, last));
+      throw new IllegalArgumentException(
+          String.format(Locale.ROOT, "range 0x%x to 0x%x", start, last));
     }
   }
 
@@ -30,6 +33,6 @@ public record IovaRange(long start, long last) {
 
   @Override
   public String toString() {
-    return "0x%x to 0x%x".formatted(start, last);
+    return String.format(Locale.ROOT, "0x%x to 0x%x", start, last);
   }
 }

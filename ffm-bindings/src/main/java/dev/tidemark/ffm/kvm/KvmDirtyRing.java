@@ -16,6 +16,7 @@ import dev.tidemark.ffm.internal.Libc;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.lang.invoke.VarHandle;
+import java.util.Locale;
 import java.util.concurrent.atomic.AtomicBoolean;
 
 /**
@@ -73,8 +74,12 @@ public final class KvmDirtyRing implements AutoCloseable {
     }
     if (!isRing(vcpu, bytes - Pages.SIZE) || isRing(vcpu, bytes)) {
       throw new IllegalArgumentException(
-          "%d bytes for the dirty ring of %s, which %s: map as many as were enabled"
-              .formatted(bytes, vcpu, enabled(vcpu)));
+          String.format(
+              Locale.ROOT,
+              "%d bytes for the dirty ring of %s, which %s: map as many as were enabled",
+              bytes,
+              vcpu,
+              enabled(vcpu)));
     }
     Mapping mapping = Mapping.shared(vcpu, KVM_DIRTY_LOG_PAGE_OFFSET * Pages.SIZE, bytes);
     return new KvmDirtyRing(mapping, (int) capacity, next);

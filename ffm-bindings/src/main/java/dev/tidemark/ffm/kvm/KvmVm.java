@@ -14,6 +14,7 @@ import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.lang.ref.Reference;
 import java.util.Arrays;
+import java.util.Locale;
 
 /**
  * A VM of KVM: its memory slots and their dirty logs.
@@ -169,8 +170,14 @@ public final class KvmVm implements AutoCloseable {
             fd,
             KvmRequests.KVM_SET_USER_MEMORY_REGION,
             -result,
-            "slot %d, flags %d, %d bytes of 0x%x at guest address 0x%x"
-                .formatted(slot, flags, memorySize, userspaceAddr, guestPhysAddr));
+            String.format(
+                Locale.ROOT,
+                "slot %d, flags %d, %d bytes of 0x%x at guest address 0x%x",
+                slot,
+                flags,
+                memorySize,
+                userspaceAddr,
+                guestPhysAddr));
       }
     }
   }
@@ -194,7 +201,7 @@ public final class KvmVm implements AutoCloseable {
       long known = slotPages[space][number];
       if (known != 0 && known != pages) {
         throw new IllegalArgumentException(
-            "slot %d has %d pages, not %d".formatted(slot, known, pages));
+            String.format(Locale.ROOT, "slot %d has %d pages, not %d", slot, known, pages));
       }
     }
   }
@@ -283,7 +290,7 @@ public final class KvmVm implements AutoCloseable {
           fd,
           KvmRequests.KVM_CLEAR_DIRTY_LOG,
           -result,
-          "slot %d, %d pages from %d".formatted(slot, pages, firstPage));
+          String.format(Locale.ROOT, "slot %d, %d pages from %d", slot, pages, firstPage));
     }
   }
 
@@ -319,8 +326,12 @@ public final class KvmVm implements AutoCloseable {
           idle = more > 0 ? 0 : idle + 1;
           if (idle == RESETS_WITHOUT_PROGRESS) {
             throw new IllegalStateException(
-                "KVM_RESET_DIRTY_RINGS on %s frees %d of %d harvested entries"
-                    .formatted(fd, freed, harvested));
+                String.format(
+                    Locale.ROOT,
+                    "KVM_RESET_DIRTY_RINGS on %s frees %d of %d harvested entries",
+                    fd,
+                    freed,
+                    harvested));
           }
         }
         return false;

@@ -16,6 +16,7 @@ import dev.tidemark.ffm.Ioctl;
 import dev.tidemark.ffm.LinuxException;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
+import java.util.Locale;
 import java.util.Objects;
 import java.util.Optional;
 
@@ -190,7 +191,7 @@ public final class Pagemap implements AutoCloseable {
     int result = Ioctl.tryCall(fd, PAGEMAP_SCAN, memory);
     if (result < 0) {
       String detail =
-          "0x%x to 0x%x: the whole range counts as written".formatted(start, end)
+          String.format(Locale.ROOT, "0x%x to 0x%x: the whole range counts as written", start, end)
               + (result == -Errno.EPERM ? ", and is not all registered" : "");
       throw Ioctl.failure(fd, PAGEMAP_SCAN, -result, detail);
     }

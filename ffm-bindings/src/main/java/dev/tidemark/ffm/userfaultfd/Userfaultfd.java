@@ -24,6 +24,7 @@ import dev.tidemark.ffm.LinuxException;
 import dev.tidemark.ffm.internal.Libc;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
+import java.util.Locale;
 import java.util.Optional;
 
 /**
@@ -241,7 +242,10 @@ public final class Userfaultfd implements AutoCloseable {
     }
     if (result < 0) {
       throw Ioctl.failure(
-          fd, request, -result, "%d bytes at 0x%x: %s".formatted(bytes, start, advice));
+          fd,
+          request,
+          -result,
+          String.format(Locale.ROOT, "%d bytes at 0x%x: %s", bytes, start, advice));
     }
   }
 

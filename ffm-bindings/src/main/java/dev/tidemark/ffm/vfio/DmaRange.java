@@ -1,5 +1,7 @@
 package dev.tidemark.ffm.vfio;
 
+import java.util.Locale;
+
 /**
  * A range of IO virtual addresses, as {@code struct vfio_device_feature_dma_logging_range} has it.
  *
@@ -9,6 +11,6 @@ package dev.tidemark.ffm.vfio;
 public record DmaRange(long iova, long length) {
   @Override
   public String toString() {
-    return "0x%x bytes at 0x%x".formatted(length, iova);
+    return String.format(Locale.ROOT, "0x%x bytes at 0x%x", length, iova);
   }
 }

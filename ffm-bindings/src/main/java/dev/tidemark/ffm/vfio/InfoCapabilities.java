@@ -5,6 +5,7 @@ import static java.lang.foreign.ValueLayout.JAVA_SHORT;
 
 import java.lang.foreign.MemorySegment;
 import java.util.LinkedHashMap;
+import java.util.Locale;
 import java.util.Map;
 
 /**
@@ -34,7 +35,7 @@ final class InfoCapabilities {
     for (long at = first; at != 0; at = Integer.toUnsignedLong(info.get(JAVA_INT, at + NEXT))) {
       if (at < fixed || at % 4 != 0 || at > info.byteSize() - HEADER) {
         throw new IllegalStateException(
-            "capability at offset %d of %d bytes".formatted(at, info.byteSize()));
+            String.format(Locale.ROOT, "capability at offset %d of %d bytes", at, info.byteSize()));
       }
       if (mostThereCanBe-- == 0) {
         throw new IllegalStateException("the capability chain runs in a circle");

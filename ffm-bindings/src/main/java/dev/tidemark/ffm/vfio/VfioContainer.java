@@ -16,6 +16,7 @@ import java.lang.foreign.StructLayout;
 import java.lang.ref.Reference;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Locale;
 import java.util.Map;
 import java.util.Optional;
 import java.util.OptionalLong;
@@ -277,8 +278,14 @@ public final class VfioContainer implements AutoCloseable {
             fd,
             VFIO_IOMMU_MAP_DMA,
             -result,
-            "IOVA 0x%x, %d bytes of address 0x%x, access %d%s"
-                .formatted(iova, size, address, access, mapAdvice(-result)));
+            String.format(
+                Locale.ROOT,
+                "IOVA 0x%x, %d bytes of address 0x%x, access %d%s",
+                iova,
+                size,
+                address,
+                access,
+                mapAdvice(-result)));
       }
     }
   }
@@ -341,14 +348,15 @@ public final class VfioContainer implements AutoCloseable {
             fd,
             VFIO_IOMMU_UNMAP_DMA,
             -result,
-            "IOVA 0x%x, %d bytes, flags %d%s"
-                .formatted(
-                    iova,
-                    size,
-                    flags,
-                    result == -Errno.EINVAL
-                        ? ": unmap whole mappings; with a bitmap, tracking must be on"
-                        : ""));
+            String.format(
+                Locale.ROOT,
+                "IOVA 0x%x, %d bytes, flags %d%s",
+                iova,
+                size,
+                flags,
+                result == -Errno.EINVAL
+                    ? ": unmap whole mappings; with a bitmap, tracking must be on"
+                    : ""));
       }
       return argument.get(JAVA_LONG, UNMAP$size);
     }
@@ -411,8 +419,13 @@ public final class VfioContainer implements AutoCloseable {
             fd,
             VFIO_IOMMU_DIRTY_PAGES,
             -result,
-            "get, IOVA 0x%x, %d bytes, pages of %d, all of which counts as dirty%s"
-                .formatted(iova, size, pageSize, trackAdvice(-result)));
+            String.format(
+                Locale.ROOT,
+                "get, IOVA 0x%x, %d bytes, pages of %d, all of which counts as dirty%s",
+                iova,
+                size,
+                pageSize,
+                trackAdvice(-result)));
       }
     }
   }

@@ -16,6 +16,7 @@ import java.lang.foreign.MemorySegment;
 import java.lang.foreign.StructLayout;
 import java.lang.ref.Reference;
 import java.util.List;
+import java.util.Locale;
 import java.util.Optional;
 
 /**
@@ -382,12 +383,13 @@ public final class VfioDevice implements AutoCloseable {
             fd,
             VFIO_DEVICE_FEATURE,
             -result,
-            "DMA_LOGGING_START, pages of %d, %d ranges from %s%s"
-                .formatted(
-                    pageSize,
-                    ranges.size(),
-                    ranges.isEmpty() ? "none" : ranges.get(0),
-                    startAdvice(-result)));
+            String.format(
+                Locale.ROOT,
+                "DMA_LOGGING_START, pages of %d, %d ranges from %s%s",
+                pageSize,
+                ranges.size(),
+                ranges.isEmpty() ? "none" : ranges.get(0),
+                startAdvice(-result)));
       }
       return argument.get(JAVA_LONG, HEADER + offset(layout, "page_size"));
     }
@@ -477,8 +479,13 @@ public final class VfioDevice implements AutoCloseable {
             fd,
             VFIO_DEVICE_FEATURE,
             -result,
-            "DMA_LOGGING_REPORT, 0x%x bytes at 0x%x, pages of %d, all of which counts as dirty%s"
-                .formatted(length, iova, pageSize, reportAdvice(-result)));
+            String.format(
+                Locale.ROOT,
+                "DMA_LOGGING_REPORT, 0x%x bytes at 0x%x, pages of %d, all of which counts as dirty%s",
+                length,
+                iova,
+                pageSize,
+                reportAdvice(-result)));
       }
     }
   }

@@ -3,6 +3,7 @@ package dev.tidemark.engine.source.dma;
 import dev.tidemark.engine.log.RamBlockLog;
 import dev.tidemark.ffm.Pages;
 import java.util.Arrays;
+import java.util.Locale;
 import java.util.concurrent.locks.ReentrantLock;
 
 /**
@@ -73,12 +74,21 @@ public final class DmaMap {
   static long pageOf(long iova, long bytes) {
     if (((iova | bytes) & Pages.SIZE - 1) != 0) {
       throw new IllegalArgumentException(
-          "IOVA 0x%x, 0x%x bytes: not whole pages of %d bytes".formatted(iova, bytes, Pages.SIZE));
+          String.format(
+              Locale.ROOT,
+              "IOVA 0x%x, 0x%x bytes: not whole pages of %d bytes",
+              iova,
+              bytes,
+              Pages.SIZE));
     }
     // The whole space has 2^64 bytes, one too many for a long: ranges end before its last page.
     if (bytes == 0 || Long.compareUnsigned(iova, iova + bytes) >= 0) {
       throw new IllegalArgumentException(
-          "IOVA 0x%x, 0x%x bytes: nothing, or past the end of the space".formatted(iova, bytes));
+          String.format(
+              Locale.ROOT,
+              "IOVA 0x%x, 0x%x bytes: nothing, or past the end of the space",
+              iova,
+              bytes));
     }
     return iova >>> Pages.SHIFT;
   }
@@ -102,8 +112,13 @@ public final class DmaMap {
     long blockPages = log.block().pages();
     if (page < 0 || page > blockPages - count) {
       throw new IndexOutOfBoundsException(
-          "pages %d+%d of block %s, which has %d"
-              .formatted(page, count, log.block().name(), blockPages));
+          String.format(
+              Locale.ROOT,
+              "pages %d+%d of block %s, which has %d",
+              page,
+              count,
+              log.block().name(),
+              blockPages));
     }
     lock.lock();
     try {
@@ -112,8 +127,12 @@ public final class DmaMap {
         long next = chunks[foundChunk][foundIndex * WORDS];
         if (next < first + count) {
           throw new IllegalStateException(
-              "IOVA 0x%x, 0x%x bytes: something is mapped at 0x%x already: unmap it first"
-                  .formatted(iova, bytes, next << Pages.SHIFT));
+              String.format(
+                  Locale.ROOT,
+                  "IOVA 0x%x, 0x%x bytes: something is mapped at 0x%x already: unmap it first",
+                  iova,
+                  bytes,
+                  next << Pages.SHIFT));
         }
       }
       long word = (long) indexOf(log) << LOG_SHIFT | page;
@@ -277,11 +296,12 @@ public final class DmaMap {
       long start = chunks[foundChunk][at];
       if (start < edge) {
         throw new IllegalStateException(
-            "the mapping at IOVA 0x%x, 0x%x bytes, is only partly in the range that ends or begins at 0x%x: unmap whole mappings"
-                .formatted(
-                    start << Pages.SHIFT,
-                    chunks[foundChunk][at + 1] >>> 1 << Pages.SHIFT,
-                    edge << Pages.SHIFT));
+            String.format(
+                Locale.ROOT,
+                "the mapping at IOVA 0x%x, 0x%x bytes, is only partly in the range that ends or begins at 0x%x: unmap whole mappings",
+                start << Pages.SHIFT,
+                chunks[foundChunk][at + 1] >>> 1 << Pages.SHIFT,
+                edge << Pages.SHIFT));
       }
     }
   }

@@ -6,6 +6,7 @@ import dev.tidemark.ffm.Errno;
 import dev.tidemark.ffm.LinuxException;
 import dev.tidemark.ffm.Pages;
 import dev.tidemark.ffm.internal.Unwind;
+import java.util.Locale;
 
 /**
  * What the devices of one IO address space wrote. It makes the address space's mappings too, so
@@ -152,8 +153,11 @@ public abstract class DmaSource implements DirtySource {
   public void map(long iova, long bytes, RamBlockLog log, long page, boolean writable) {
     if (bytes >>> Pages.SHIFT > mostPages()) {
       throw new IllegalArgumentException(
-          "a mapping of %d bytes: one bitmap takes %d pages: map it in parts"
-              .formatted(bytes, mostPages()));
+          String.format(
+              Locale.ROOT,
+              "a mapping of %d bytes: one bitmap takes %d pages: map it in parts",
+              bytes,
+              mostPages()));
     }
     map.lock();
     try {

@@ -4,6 +4,7 @@ import dev.tidemark.engine.source.plan.Condition.Verdict;
 import dev.tidemark.engine.source.plan.TrackingPlan.Tracker;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Locale;
 
 /**
  * What keeps a guest from being migrated now: every condition with its value and verdict.
@@ -143,12 +144,13 @@ public record Blockers(Condition tree, List<Device> devices) {
       children.add(
           Condition.of(
               "the memory fits the container's largest bitmap",
-              "%d bytes of RAM, %d bytes of bitmap, pages of %d: up to %d bytes"
-                  .formatted(
-                      machine.ramBytes(),
-                      limits.maxDirtyBitmapSize(),
-                      limits.pageSize(),
-                      limits.bytes()),
+              String.format(
+                  Locale.ROOT,
+                  "%d bytes of RAM, %d bytes of bitmap, pages of %d: up to %d bytes",
+                  machine.ramBytes(),
+                  limits.maxDirtyBitmapSize(),
+                  limits.pageSize(),
+                  limits.bytes()),
               fits ? Verdict.PASSES : Verdict.BLOCKS));
     }
     return Condition.of("its DMA is tracked", tracker.toString(), children);
@@ -175,10 +177,11 @@ public record Blockers(Condition tree, List<Device> devices) {
     String refusal = facts.logRefusal();
     return Condition.of(
         RANGES,
-        "vIOMMU %s, %s"
-            .formatted(
-                yes(plan.facts().vIommu()),
-                refusal == null ? "nothing refused" : "refused: " + refusal),
+        String.format(
+            Locale.ROOT,
+            "vIOMMU %s, %s",
+            yes(plan.facts().vIommu()),
+            refusal == null ? "nothing refused" : "refused: " + refusal),
         refusal == null ? Verdict.PASSES : Verdict.BLOCKS);
   }
 

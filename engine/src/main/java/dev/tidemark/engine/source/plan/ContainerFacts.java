@@ -2,6 +2,7 @@ package dev.tidemark.engine.source.plan;
 
 import dev.tidemark.ffm.Pages;
 import java.util.List;
+import java.util.Locale;
 
 /**
  * What is known about one IO address space and the devices in it.
@@ -26,8 +27,11 @@ public record ContainerFacts(
     public Type1Limits {
       if (maxDirtyBitmapSize <= 0 || pageSize < Pages.SIZE || Long.bitCount(pageSize) != 1) {
         throw new IllegalArgumentException(
-            "type1 limits: bitmap of %d bytes, pages of %d"
-                .formatted(maxDirtyBitmapSize, pageSize));
+            String.format(
+                Locale.ROOT,
+                "type1 limits: bitmap of %d bytes, pages of %d",
+                maxDirtyBitmapSize,
+                pageSize));
       }
     }
 

@@ -3,6 +3,7 @@ package dev.tidemark.engine.source.plan;
 import dev.tidemark.ffm.Pages;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Locale;
 
 /**
  * Plans the ranges of IOVA that a device is to log, from the sections of the guest's address space:
@@ -31,7 +32,7 @@ public final class DeviceRanges {
 
     @Override
     public String toString() {
-      return "0x%x to 0x%x".formatted(iova, last);
+      return String.format(Locale.ROOT, "0x%x to 0x%x", iova, last);
     }
   }
 
@@ -52,7 +53,8 @@ public final class DeviceRanges {
   public void add(long iova, long bytes, boolean writable, boolean deviceMemory) {
     if (bytes < 0 || bytes > 0 && Long.compareUnsigned(iova + bytes, iova) <= 0) {
       throw new IllegalArgumentException(
-          "section at 0x%x, 0x%x bytes: past the end of the space".formatted(iova, bytes));
+          String.format(
+              Locale.ROOT, "section at 0x%x, 0x%x bytes: past the end of the space", iova, bytes));
     }
     long start = iova + Pages.SIZE - 1 & -Pages.SIZE;
     long end = iova + bytes & -Pages.SIZE;
@@ -90,8 +92,11 @@ public final class DeviceRanges {
   public static long bytesBehindVIommu(int addressBits) {
     if (addressBits < Pages.SHIFT || addressBits > 62) {
       throw new IllegalArgumentException(
-          "a vIOMMU with addresses of %d bits: %d to 62 can be asked for"
-              .formatted(addressBits, Pages.SHIFT));
+          String.format(
+              Locale.ROOT,
+              "a vIOMMU with addresses of %d bits: %d to 62 can be asked for",
+              addressBits,
+              Pages.SHIFT));
     }
     return 1L << addressBits;
   }
