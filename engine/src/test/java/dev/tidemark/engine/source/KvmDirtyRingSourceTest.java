@@ -184,7 +184,7 @@ class KvmDirtyRingSourceTest {
     KvmDirtyRingSource source = track();
     var failure = new AtomicReference<Throwable>();
     var full = new AtomicInteger();
-    for (int phase = 0; phase < 10 * EFFORT; phase++) {
+    for (int phase = 0; phase < 4 * EFFORT; phase++) {
       var running = new AtomicInteger(VCPUS);
       List<Thread> threads = new ArrayList<>();
       for (int id = 0; id < VCPUS; id++) {
