@@ -141,6 +141,19 @@ public final class IoVectors {
     return remaining;
   }
 
+  /**
+   * Where the memory that is still to move begins. After a call that failed with {@code EFAULT} it
+   * is the memory that cannot be read or written.
+   *
+   * @throws IllegalStateException if nothing is left to move
+   */
+  public long firstAddress() {
+    if (first == count) {
+      throw new IllegalStateException("no vectors are left");
+    }
+    return array.get(JAVA_LONG, first * BYTES);
+  }
+
   /** Forgets all elements. */
   public void clear() {
     first = 0;

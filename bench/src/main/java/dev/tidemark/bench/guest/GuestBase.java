@@ -56,11 +56,11 @@ abstract class GuestBase implements SelfCheckingGuest {
 
   private long paceDue;
 
-  GuestBase(GuestMemory map, Mapping memory, int kind, long rate) {
+  GuestBase(GuestMemory map, Mapping memory, RamBlock ram, int kind, long rate) {
     this.map = map;
     this.memory = memory;
     this.kind = kind;
-    this.ram = new RamBlock("ram", memory.segment());
+    this.ram = ram;
     this.writer = new MailboxWriter(memory.segment());
     setRate(rate);
   }

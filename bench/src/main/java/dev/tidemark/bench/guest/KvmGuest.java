@@ -12,6 +12,7 @@ import static java.lang.foreign.ValueLayout.JAVA_INT;
 import static java.lang.foreign.ValueLayout.JAVA_LONG;
 import static java.lang.foreign.ValueLayout.JAVA_SHORT;
 
+import dev.tidemark.engine.log.RamBlock;
 import dev.tidemark.ffm.Mapping;
 import dev.tidemark.ffm.kvm.Kvm;
 import dev.tidemark.ffm.kvm.KvmConstants;
@@ -90,7 +91,7 @@ public final class KvmGuest extends GuestBase {
       KvmVm vm,
       KvmVcpu vcpu,
       List<KvmDirtyRing> rings) {
-    super(map, memory, KIND, rate);
+    super(map, memory, new RamBlock("ram", memory.segment()), KIND, rate);
     this.vm = vm;
     this.vcpu = vcpu;
     this.rings = rings;

@@ -1,5 +1,6 @@
 package dev.tidemark.bench.guest;
 
+import dev.tidemark.engine.log.RamBlock;
 import dev.tidemark.ffm.Mapping;
 import dev.tidemark.ffm.Memfd;
 import java.lang.foreign.Arena;
@@ -30,8 +31,11 @@ public final class ProcessGuest extends GuestBase {
   private long batchLeft = BATCH;
   private long seenHead;
 
-  private ProcessGuest(GuestMemory map, Mapping memory, long rate) {
-    super(map, memory, KIND, rate);
+  private final Memfd memfd;
+
+  private ProcessGuest(GuestMemory map, Memfd memfd, Mapping memory, long rate) {
+    super(map, memory, RamBlock.ofFile("ram", memory.segment(), memfd.fd(), 0), KIND, rate);
+    this.memfd = memfd;
   }
 
   /**
@@ -43,11 +47,15 @@ public final class ProcessGuest extends GuestBase {
    */
   public static ProcessGuest create(long ramBytes, long pagesPerSecond) {
     GuestMemory map = new GuestMemory(ramBytes);
+    Memfd memfd = Memfd.create("tidemark-guest", ramBytes);
     Mapping memory;
-    try (Memfd memfd = Memfd.create("tidemark-guest", ramBytes)) {
+    try {
       memory = memfd.map();
+    } catch (RuntimeException e) {
+      memfd.close();
+      throw e;
     }
-    ProcessGuest guest = new ProcessGuest(map, memory, pagesPerSecond);
+    ProcessGuest guest = new ProcessGuest(map, memfd, memory, pagesPerSecond);
     guest.launch("guest thread");
     return guest;
   }
@@ -157,5 +165,7 @@ public final class ProcessGuest extends GuestBase {
   }
 
   @Override
-  void free() {}
+  void free() {
+    memfd.close();
+  }
 }

@@ -42,20 +42,23 @@ public final class StreamPath implements AutoCloseable {
     RamBlock block = new RamBlock("ram", source.segment());
     return transfer(
         socket -> {
-          StreamWriter writer = new StreamWriter(socket, new Throttle(0));
-          writer.begin("bench");
-          writer.startRam(List.of(block));
-          writer.beginRound();
-          writer.pages(block, 0, block.pages());
-          writer.endRound();
-          writer.endRam();
-          writer.eof();
+          try (StreamWriter writer = new StreamWriter(socket, new Throttle(0))) {
+            writer.begin("bench");
+            writer.startRam(List.of(block));
+            writer.beginRound();
+            writer.pages(block, 0, block.pages());
+            writer.endRound();
+            writer.endRam();
+            writer.eof();
+          }
         },
         socket -> {
           RamBlock loaded = new RamBlock("ram", target.segment());
-          StreamReader reader = new StreamReader(socket, "bench", List.of(loaded), List.of());
-          reader.loadUntilHandover();
-          return reader.pagesRead();
+          try (StreamReader reader =
+              new StreamReader(socket, "bench", List.of(loaded), List.of())) {
+            reader.loadUntilHandover();
+            return reader.pagesRead();
+          }
         });
   }
 

@@ -65,14 +65,15 @@ public final class TransferPath implements AutoCloseable {
         STREAM,
         socket -> {
           RamBlock block = new RamBlock("ram", source.segment());
-          StreamWriter writer = new StreamWriter(socket, new Throttle(0));
-          writer.begin("bench");
-          writer.startRam(List.of(block));
-          writer.beginRound();
-          writer.pages(block, 0, block.pages());
-          writer.endRound();
-          writer.endRam();
-          writer.eof();
+          try (StreamWriter writer = new StreamWriter(socket, new Throttle(0))) {
+            writer.begin("bench");
+            writer.startRam(List.of(block));
+            writer.beginRound();
+            writer.pages(block, 0, block.pages());
+            writer.endRound();
+            writer.endRam();
+            writer.eof();
+          }
         });
   }
 
@@ -134,7 +135,10 @@ public final class TransferPath implements AutoCloseable {
           readFully(socket, word);
           if (word.get(ValueLayout.JAVA_LONG, 0) == STREAM) {
             RamBlock loaded = new RamBlock("ram", target.segment());
-            new StreamReader(socket, "bench", List.of(loaded), List.of()).loadUntilHandover();
+            try (StreamReader reader =
+                new StreamReader(socket, "bench", List.of(loaded), List.of())) {
+              reader.loadUntilHandover();
+            }
           } else {
             readFully(socket, target.segment().asSlice(0, RANDOM_BYTES));
           }

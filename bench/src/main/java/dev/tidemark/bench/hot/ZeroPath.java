@@ -29,7 +29,7 @@ public final class ZeroPath implements AutoCloseable {
     }
   }
 
-  /** Counts them as the stream's writer finds them. */
+  /** Counts them with vectors. */
   public long tidemark() {
     long zeros = 0;
     for (long page = 0; page < pages; page += 64) {

@@ -15,13 +15,15 @@ import java.lang.foreign.MemorySegment;
  * after go RUNNING_P2P, if the device has it, and RUNNING. See {@link OutgoingVfioDevice} for what
  * is in the section and what is not.
  *
- * <p>Footprint: 1 MiB off-heap. Cost: one copy and one write per byte of state.
+ * <p>Footprint: 1 MiB off-heap from {@link #start()} to {@link #end()} or {@link #abort()}. Cost:
+ * one copy and one write per byte of state.
  */
 public final class IncomingVfioDevice implements IncomingDevice {
   private final String name;
   private final VfioDevice device;
   private final boolean p2p;
-  private final MemorySegment buffer = Arena.ofAuto().allocate(VfioStateFormat.CHUNK, 64);
+  private Arena arena;
+  private MemorySegment buffer;
   private VfioMigrationStream stream;
   private boolean started;
   private boolean setUp;
@@ -61,6 +63,9 @@ public final class IncomingVfioDevice implements IncomingDevice {
   public void start() {
     started = true;
     setUp = false;
+    free();
+    arena = Arena.ofShared();
+    buffer = arena.allocate(VfioStateFormat.CHUNK, 64);
     stream = device.setMigDeviceState(VFIO_DEVICE_STATE_RESUMING).orElseThrow();
   }
 
@@ -106,7 +111,15 @@ public final class IncomingVfioDevice implements IncomingDevice {
   @Override
   public void end() {
     stream.close();
+    free();
     device.setMigDeviceState(VFIO_DEVICE_STATE_STOP);
+  }
+
+  private void free() {
+    if (arena != null) {
+      arena.close();
+      arena = null;
+    }
   }
 
   @Override
@@ -126,6 +139,7 @@ public final class IncomingVfioDevice implements IncomingDevice {
     if (!started) {
       return;
     }
+    free();
     if (stream != null) {
       stream.close();
     }

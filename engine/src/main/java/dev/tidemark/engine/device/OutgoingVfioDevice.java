@@ -22,7 +22,8 @@ import java.lang.foreign.MemorySegment;
  * besides is not here: a PCI device's configuration space belongs to the VMM's own sections, so a
  * QEMU is no peer for such a guest, and no promise is made that it becomes one.
  *
- * <p>Footprint: 1 MiB off-heap. Cost: one read and one copy per byte of state.
+ * <p>Footprint: 1 MiB off-heap while its state goes out. Cost: one read and one copy per byte of
+ * state.
  */
 public final class OutgoingVfioDevice implements OutgoingDevice {
   /** What QEMU takes for the state of a device that does not tell how much it has. */
@@ -32,7 +33,8 @@ public final class OutgoingVfioDevice implements OutgoingDevice {
   private final VfioDevice device;
   private final boolean p2p;
   private final boolean preCopy;
-  private final MemorySegment buffer = Arena.ofAuto().allocate(VfioStateFormat.CHUNK, 64);
+  private Arena arena;
+  private MemorySegment buffer;
   private VfioMigrationStream stream;
   private boolean stopped;
   private boolean initialDataSent;
@@ -91,6 +93,8 @@ public final class OutgoingVfioDevice implements OutgoingDevice {
   @Override
   public void start() {
     closeStream();
+    arena = Arena.ofShared();
+    buffer = arena.allocate(VfioStateFormat.CHUNK, 64);
     stopped = false;
     initialDataSent = !preCopy;
     if (preCopy) {
@@ -215,6 +219,10 @@ public final class OutgoingVfioDevice implements OutgoingDevice {
     if (stream != null) {
       stream.close();
       stream = null;
+    }
+    if (arena != null) {
+      arena.close();
+      arena = null;
     }
   }
 }

@@ -1,5 +1,7 @@
 package dev.tidemark.engine.log;
 
+import dev.tidemark.ffm.Fd;
+import dev.tidemark.ffm.FileHoles;
 import dev.tidemark.ffm.Pages;
 import java.lang.foreign.MemorySegment;
 import java.nio.charset.StandardCharsets;
@@ -7,6 +9,7 @@ import java.util.ArrayList;
 import java.util.HashSet;
 import java.util.List;
 import java.util.Locale;
+import java.util.Optional;
 import java.util.Set;
 
 /**
@@ -16,9 +19,13 @@ import java.util.Set;
  *
  * @param name what both sides call it, 1 to 255 bytes of UTF-8
  * @param memory its host mapping: native, writable, not closed, at a page boundary, a multiple of
- *     the page long
+ *     the page long. While a migration sends or loads it, all of it must stay mapped and readable,
+ *     at the destination also writable: a load from memory that is not mapped ends the process
+ * @param holes which of its pages have no memory yet, if that is known: such pages are sent as zero
+ *     without being read, and are not written at the destination. Without it each page of a shared
+ *     file mapping is allocated when it is read; of private anonymous memory only page tables are
  */
-public record RamBlock(String name, MemorySegment memory) {
+public record RamBlock(String name, MemorySegment memory, Optional<FileHoles> holes) {
   /** Checks the name and the memory. */
   public RamBlock {
     int nameBytes = name.getBytes(StandardCharsets.UTF_8).length;
@@ -45,6 +52,25 @@ public record RamBlock(String name, MemorySegment memory) {
               memory.address(),
               Pages.SIZE));
     }
+  }
+
+  /** A block whose holes are not known. */
+  public RamBlock(String name, MemorySegment memory) {
+    this(name, memory, Optional.empty());
+  }
+
+  /**
+   * A block that is a shared mapping of a file, such as a memfd.
+   *
+   * @param name what both sides call it, 1 to 255 bytes of UTF-8
+   * @param memory its host mapping
+   * @param file its descriptor; borrowed, open as long as the block is in use. Its file position is
+   *     moved
+   * @param offset where in the file the block begins, in bytes
+   * @throws IllegalArgumentException if the memory is not a shared mapping of that file there
+   */
+  public static RamBlock ofFile(String name, MemorySegment memory, Fd file, long offset) {
+    return new RamBlock(name, memory, Optional.of(FileHoles.of(memory, file, offset)));
   }
 
   private static void checkOpen(String name, MemorySegment memory) {

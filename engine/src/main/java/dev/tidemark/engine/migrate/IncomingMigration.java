@@ -67,6 +67,12 @@ public final class IncomingMigration {
     // Pages come in thousands at once: looking for zeros must not start interpreted.
     Bitmaps.warmUpZeroPages();
     NativeAccess.warmUp();
+    try (reader) {
+      load();
+    }
+  }
+
+  private void load() {
     try {
       reader.loadUntilHandover();
     } catch (RuntimeException | Error e) {

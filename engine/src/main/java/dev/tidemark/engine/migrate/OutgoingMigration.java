@@ -190,6 +190,7 @@ public final class OutgoingMigration {
       }
       watch.interrupt();
       reason = unwind(outcome, reason);
+      writer.close();
     }
     return new MigrationResult(
         outcome,

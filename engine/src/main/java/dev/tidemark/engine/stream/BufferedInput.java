@@ -11,14 +11,15 @@ import java.lang.foreign.MemorySegment;
  * The stream's way in: large reads into a buffer, out of which fields and pages are taken. It knows
  * at which byte of the stream it is, and inside what, for when the stream ends there.
  *
- * <p>Footprint: {@value #BUFFER_BYTES} bytes off-heap. Threading: one thread. Cost: no allocation.
+ * <p>Footprint: {@value #BUFFER_BYTES} bytes off-heap, from {@link #open} until its arena is
+ * closed. Threading: one thread. Cost: no allocation.
  */
 final class BufferedInput implements SectionInput {
   /** So much stays in the cache until it is taken: 512 KiB, and a transfer takes 8 % longer. */
   private static final int BUFFER_BYTES = 256 << 10;
 
   private final Socket socket;
-  private final MemorySegment buffer = Arena.ofAuto().allocate(BUFFER_BYTES, 64);
+  private MemorySegment buffer;
 
   /** Bytes of the stream before the buffer's first. */
   private long base;
@@ -29,6 +30,15 @@ final class BufferedInput implements SectionInput {
 
   BufferedInput(Socket socket) {
     this.socket = socket;
+  }
+
+  /**
+   * Allocates the buffer.
+   *
+   * @param arena holds it
+   */
+  void open(Arena arena) {
+    buffer = arena.allocate(BUFFER_BYTES, 64);
   }
 
   /** Says what is read from here on, for the message if the stream ends in it. */

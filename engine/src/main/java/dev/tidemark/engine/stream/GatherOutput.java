@@ -2,7 +2,10 @@ package dev.tidemark.engine.stream;
 
 import static java.lang.foreign.ValueLayout.JAVA_BYTE;
 
+import dev.tidemark.engine.log.RamBlock;
+import dev.tidemark.ffm.Errno;
 import dev.tidemark.ffm.IoVectors;
+import dev.tidemark.ffm.LinuxException;
 import dev.tidemark.ffm.Socket;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
@@ -11,16 +14,19 @@ import java.lang.foreign.MemorySegment;
  * The stream's way out: small fields are put together here, pages are only pointed to, and one
  * gathering write takes both.
  *
- * <p>Footprint: {@value #SMALL_BYTES} bytes and 16 KiB, off-heap. Threading: one thread; the
- * counters any.
+ * <p>Footprint: {@value #SMALL_BYTES} bytes and 16 KiB, off-heap, from {@link #open} to {@link
+ * #close()}. Threading: one thread; the counters any.
  */
 final class GatherOutput implements SectionOutput {
   private static final int SMALL_BYTES = 64 << 10;
 
   private final Socket socket;
   private final Throttle throttle;
-  private final MemorySegment small;
-  private final IoVectors vectors;
+  private MemorySegment small;
+  private IoVectors vectors;
+
+  /** Those that {@link #memory} points into. */
+  private RamBlock[] blocks = {};
 
   /** Small fields that no vector points to yet lie between these. */
   private long start;
@@ -33,9 +39,29 @@ final class GatherOutput implements SectionOutput {
   GatherOutput(Socket socket, Throttle throttle) {
     this.socket = socket;
     this.throttle = throttle;
-    Arena arena = Arena.ofAuto();
-    this.small = arena.allocate(SMALL_BYTES, 64);
-    this.vectors = new IoVectors(arena, IoVectors.MAX);
+  }
+
+  /**
+   * Allocates the buffers.
+   *
+   * @param arena holds them
+   */
+  void open(Arena arena) {
+    small = arena.allocate(SMALL_BYTES, 64);
+    vectors = new IoVectors(arena, IoVectors.MAX);
+  }
+
+  /** Forgets what was not written, before the arena is closed. */
+  void close() {
+    if (vectors != null) {
+      vectors.clear();
+      start = end;
+    }
+  }
+
+  /** Says which blocks' memory is pointed to, for the message if some of it cannot be read. */
+  void blocks(RamBlock[] all) {
+    blocks = all;
   }
 
   private long take(long length) {
@@ -104,7 +130,14 @@ final class GatherOutput implements SectionOutput {
     pointToSmall();
     long length = vectors.remaining();
     if (length > 0) {
-      calls += socket.writeFully(vectors);
+      try {
+        calls += socket.writeFully(vectors);
+      } catch (LinuxException e) {
+        if (e.errno() == Errno.EFAULT) {
+          throw BlockMemory.unreadable(blocks, vectors.firstAddress(), e);
+        }
+        throw e;
+      }
       bytes += length;
     }
     vectors.clear();

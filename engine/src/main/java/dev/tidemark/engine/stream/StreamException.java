@@ -1,8 +1,9 @@
 package dev.tidemark.engine.stream;
 
 /**
- * The other side sent what it must not, or stopped sending. The message is one line: what is wrong,
- * at which byte of the stream (counted from 0), what was expected and what was found.
+ * The stream cannot go on: the other side sent what it must not, or stopped sending, or memory of a
+ * block cannot be read or written. The message is one line: what is wrong, at which byte of the
+ * stream (counted from 0), what was expected and what was found; or which page of which block.
  */
 public class StreamException extends RuntimeException {
   private static final long serialVersionUID = 1L;

@@ -53,6 +53,9 @@ final class StreamFormat {
   /** The longest of any name: its length goes into one byte. */
   static final int MAX_NAME = 255;
 
+  /** The longest text that {@link #printable} returns, in UTF-16 units. */
+  static final int MAX_TEXT = 1000;
+
   private StreamFormat() {}
 
   static void checkName(String name) {
@@ -60,6 +63,37 @@ final class StreamFormat {
     if (bytes < 1 || bytes > MAX_NAME) {
       throw new IllegalArgumentException("section name of " + bytes + " bytes, not 1 to 255");
     }
+  }
+
+  /**
+   * Checks a machine's name, which may be empty.
+   *
+   * @return its bytes
+   */
+  static byte[] machine(String name) {
+    byte[] bytes = name.getBytes(StandardCharsets.UTF_8);
+    if (bytes.length > MAX_NAME) {
+      throw new IllegalArgumentException(
+          "machine name of " + bytes.length + " bytes, not 0 to " + MAX_NAME);
+    }
+    return bytes;
+  }
+
+  /**
+   * One line that a terminal shows as it is, of a text that may hold the other side's: control
+   * characters, line and paragraph ends and what changes the direction of writing become question
+   * marks.
+   *
+   * @return at most {@value #MAX_TEXT} units
+   */
+  static String printable(String text) {
+    String shown = text.replaceAll("[\\p{C}\\p{Zl}\\p{Zp}]", "?");
+    if (shown.length() <= MAX_TEXT) {
+      return shown;
+    }
+    int end = MAX_TEXT - 3;
+    return shown.substring(0, Character.isHighSurrogate(shown.charAt(end - 1)) ? end - 1 : end)
+        + "...";
   }
 
   /**

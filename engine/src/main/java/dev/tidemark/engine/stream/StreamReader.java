@@ -3,8 +3,10 @@ package dev.tidemark.engine.stream;
 import static dev.tidemark.engine.stream.StreamFormat.hex;
 
 import dev.tidemark.engine.log.RamBlock;
+import dev.tidemark.ffm.FileHoles;
 import dev.tidemark.ffm.Pages;
 import dev.tidemark.ffm.Socket;
+import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
@@ -35,12 +37,19 @@ import java.util.stream.Stream;
  * <p>Never two guests: {@link #loadUntilHandover()} returns only after the source said go. If it
  * throws, the guest must not run here.
  *
+ * <p>Nothing that the stream claims is allocated before it has come. What is kept of it is bounded
+ * by the number of blocks and handlers.
+ *
  * <p>Threading: one thread. Cost: no allocation for pages and rounds; a page is copied once, out of
- * the read buffer. Footprint: 256 KiB off-heap.
+ * the read buffer. Footprint: 256 KiB off-heap from {@link #loadUntilHandover()} to {@link
+ * #close()}.
  */
-public final class StreamReader {
+public final class StreamReader implements AutoCloseable {
   /** The most that a description may be long, in bytes. */
   private static final int MAX_DESCRIPTION = 16 << 20;
+
+  /** The first piece of a description, in bytes; each further one doubles what is there. */
+  private static final int FIRST_DESCRIPTION = 64 << 10;
 
   /** Zero pages that follow each other are cleared in one go, so many bytes at most. */
   private static final long MOST_ZERO_BYTES = ZeroPages.MOST * Pages.SIZE;
@@ -58,8 +67,18 @@ public final class StreamReader {
   private final Map<Integer, IterableHandler> started = new HashMap<>();
   private final List<IterableHandler> unended;
   private final List<SectionHandler> tolerated =
-      List.of(
-          SectionHandler.skipping("timer", 2, 24), SectionHandler.skipping("globalstate", 1, 104));
+      new ArrayList<>(
+          List.of(
+              SectionHandler.skipping("timer", 2, 24),
+              SectionHandler.skipping("globalstate", 1, 104)));
+
+  private Arena arena;
+
+  /** What {@link FileHoles#resident} writes. */
+  private MemorySegment resident;
+
+  /** Where in the block {@link #last} the page goes that is being written. */
+  private long target;
 
   private final byte[] name = new byte[StreamFormat.MAX_NAME];
   private final MemorySegment nameMemory = MemorySegment.ofArray(name);
@@ -105,6 +124,7 @@ public final class StreamReader {
       List<SectionHandler> handlers) {
     this.socket = socket;
     this.in = new BufferedInput(socket);
+    StreamFormat.machine(machine);
     this.machine = machine;
     this.blocks = blocks.toArray(RamBlock[]::new);
     this.blockNames =
@@ -135,9 +155,16 @@ public final class StreamReader {
    *
    * <p>A failure is told to the source with SHUT 1, if there is a return path.
    *
-   * @throws StreamException if the stream is wrong, or ends before the source said go
+   * @throws StreamException if the stream is wrong, or ends before the source said go, or memory of
+   *     a block cannot be written
    */
   public void loadUntilHandover() {
+    if (arena != null) {
+      throw new IllegalStateException("a stream is loaded once");
+    }
+    arena = Arena.ofShared();
+    resident = arena.allocate(ZeroPages.MOST);
+    in.open(arena);
     try {
       header();
       configuration();
@@ -199,8 +226,12 @@ public final class StreamReader {
       throw wrong(
           at, "description's length", "0 to " + MAX_DESCRIPTION, Integer.toUnsignedString(length));
     }
-    byte[] json = new byte[length];
-    in.bytes(json);
+    byte[] json = {};
+    while (json.length < length) {
+      int done = json.length;
+      json = Arrays.copyOf(json, Math.min(length, Math.max(FIRST_DESCRIPTION, 2 * done)));
+      in.bytes(MemorySegment.ofArray(json), done, json.length - done);
+    }
     return Optional.of(new String(json, StandardCharsets.UTF_8));
   }
 
@@ -225,7 +256,7 @@ public final class StreamReader {
 
   /** One line, whatever the other side put into its names. */
   private static StreamException wrong(long at, String what) {
-    return new StreamException("stream byte " + at + ": " + what.replaceAll("\\p{Cntrl}", "?"));
+    return new StreamException("stream byte " + at + ": " + StreamFormat.printable(what));
   }
 
   private void header() {
@@ -410,6 +441,9 @@ public final class StreamReader {
       checkFlags(at, (int) (record & FLAGS));
       throw wrong(at, "record after the block list", hex(StreamFormat.FLAG_EOS), hex(record));
     }
+    for (RamBlock block : blocks) {
+      BlockMemory.check(block, true);
+    }
     ramId = id;
     ramStarted = true;
   }
@@ -551,7 +585,14 @@ public final class StreamReader {
       throw wrong(
           idAt, "section id", Integer.toUnsignedString(ramId), Integer.toUnsignedString(id));
     }
-    records();
+    try {
+      records();
+    } catch (InternalError e) {
+      if (BlockMemory.isFault(e)) {
+        throw BlockMemory.unwritable(blocks[last], target, e);
+      }
+      throw e;
+    }
     footer(ramId);
     ramEnded = type == StreamFormat.SECTION_END;
     if (ramEnded) {
@@ -592,7 +633,7 @@ public final class StreamReader {
           && (flags != (StreamFormat.FLAG_ZERO | StreamFormat.FLAG_CONTINUE)
               || (record & ~FLAGS) != start + length
               || length == MOST_ZERO_BYTES)) {
-        ZeroPages.clear(blocks[block].memory(), start, (int) (length >>> Pages.SHIFT));
+        clear(blocks[block], start, (int) (length >>> Pages.SHIFT));
         length = 0;
       }
       switch (flags) {
@@ -606,6 +647,7 @@ public final class StreamReader {
         }
         case StreamFormat.FLAG_PAGE, StreamFormat.FLAG_PAGE | StreamFormat.FLAG_CONTINUE -> {
           long offset = place(at, record, flags);
+          target = offset;
           in.bytes(blocks[last].memory(), offset, Pages.SIZE);
           whole++;
         }
@@ -628,6 +670,22 @@ public final class StreamReader {
           throw wrong(at, "ram record's flags", "0x2, 0x8, 0x10, 0x22 or 0x28", hex(flags));
         }
       }
+    }
+  }
+
+  private void clear(RamBlock block, long offset, int pages) {
+    FileHoles holes = block.holes().orElse(null);
+    try {
+      if (holes == null) {
+        ZeroPages.clear(block.memory(), offset, pages);
+      } else {
+        ZeroPages.clear(block.memory(), holes, resident, offset, pages);
+      }
+    } catch (InternalError e) {
+      if (BlockMemory.isFault(e)) {
+        throw BlockMemory.unreadable(block, offset >> Pages.SHIFT, pages, e);
+      }
+      throw e;
     }
   }
 
@@ -690,11 +748,17 @@ public final class StreamReader {
     }
     for (SectionHandler handler : tolerated) {
       if (handler.name().equals(idstr) && handler.instance() == instance) {
+        tolerated.remove(handler);
         return handler;
       }
     }
     throw wrong(
-        at, "section " + idstr + "/" + Integer.toUnsignedString(instance) + " is not known here");
+        at,
+        "section "
+            + idstr
+            + "/"
+            + Integer.toUnsignedString(instance)
+            + " is not known here, or came already");
   }
 
   private void footer(int id) {
@@ -711,6 +775,14 @@ public final class StreamReader {
           "section id in the footer",
           Integer.toUnsignedString(id),
           Integer.toUnsignedString(found));
+    }
+  }
+
+  /** Frees the buffer; the counters stay. Nothing can be read after it. */
+  @Override
+  public void close() {
+    if (arena != null && arena.scope().isAlive()) {
+      arena.close();
     }
   }
 }

@@ -4,6 +4,7 @@ import static java.lang.foreign.ValueLayout.JAVA_BYTE;
 import static java.lang.foreign.ValueLayout.JAVA_LONG;
 
 import dev.tidemark.engine.log.RamBlock;
+import dev.tidemark.ffm.FileHoles;
 import dev.tidemark.ffm.LinuxException;
 import dev.tidemark.ffm.Pages;
 import dev.tidemark.ffm.Socket;
@@ -31,9 +32,12 @@ import java.util.function.Consumer;
  *
  * <p>Threading: one thread; the counters any. Cost: no allocation for pages, rounds and pings.
  * Errors: every method that writes throws {@link LinuxException} once the other side is gone; the
- * stream is then of no further use.
+ * stream is then of no further use. The same goes for a {@link StreamException}, which names a page
+ * that cannot be read.
+ *
+ * <p>Footprint: 80 KiB off-heap from {@link #begin} to {@link #close()}.
  */
-public final class StreamWriter {
+public final class StreamWriter implements AutoCloseable {
   private static final int RAM_ID = 2;
 
   /** Bytes of a line of the cache. */
@@ -41,7 +45,17 @@ public final class StreamWriter {
 
   private final GatherOutput out;
   private final ReadAhead readAhead = new ReadAhead(System::nanoTime);
+  private Arena arena;
   private RamBlock[] blocks = {};
+
+  /** What {@link FileHoles#resident} writes. */
+  private MemorySegment resident;
+
+  /** A hole that was found in this round: block, first page, end. */
+  private int holeBlock;
+
+  private long holeStart;
+  private long holeEnd;
 
   /** For each block, the byte of its name's length and its name. */
   private MemorySegment[] blockIds = {};
@@ -68,14 +82,21 @@ public final class StreamWriter {
   }
 
   /**
-   * Writes magic, version and configuration.
+   * Writes magic, version and configuration, once.
    *
-   * @param machine the machine's name, which the destination compares with its own
+   * @param machine the machine's name, at most 255 bytes of UTF-8, which the destination compares
+   *     with its own
    */
   public void begin(String machine) {
+    byte[] name = StreamFormat.machine(machine);
+    if (arena != null) {
+      throw new IllegalStateException("the stream has begun");
+    }
+    arena = Arena.ofShared();
+    resident = arena.allocate(ZeroPages.MOST);
+    out.open(arena);
     out.be32(StreamFormat.MAGIC);
     out.be32(StreamFormat.VERSION);
-    byte[] name = machine.getBytes(StandardCharsets.UTF_8);
     out.be8(StreamFormat.CONFIGURATION);
     out.be32(name.length);
     out.bytes(name);
@@ -108,11 +129,13 @@ public final class StreamWriter {
    * Starts the RAM section with the list of all blocks.
    *
    * @param all every block that will be sent, of different names
+   * @throws StreamException if some of their memory is not mapped, or may not be read
    */
   public void startRam(List<RamBlock> all) {
+    all.forEach(block -> BlockMemory.check(block, false));
     blocks = all.toArray(RamBlock[]::new);
+    out.blocks(blocks);
     blockIds = new MemorySegment[blocks.length];
-    Arena arena = Arena.ofAuto();
     long total = 0;
     for (int i = 0; i < blocks.length; i++) {
       byte[] name = blocks[i].name().getBytes(StandardCharsets.UTF_8);
@@ -141,18 +164,22 @@ public final class StreamWriter {
     out.be8(StreamFormat.SECTION_PART);
     out.be32(RAM_ID);
     inRound = true;
+    // What was a hole when its bits were taken before may be data now.
+    holeBlock = -1;
     readAhead.pause();
   }
 
   /**
    * Writes pages, between {@link #beginRound()} and {@link #endRound()}. Returns when they are
    * written but for a last batch, having waited for the throttle: a caller that wants to look up
-   * now and then (to cancel, say) passes fewer pages at a time.
+   * now and then (to cancel, say) passes fewer pages at a time. Their bits must have been taken
+   * from the log before the round began: a hole that was found once is one for the whole round.
    *
    * @param block one of {@link #startRam}'s
    * @param first the first page
    * @param count how many pages, 0 or more
    * @throws IndexOutOfBoundsException if they are not all inside the block
+   * @throws StreamException if one cannot be read
    */
   public void pages(RamBlock block, long first, long count) {
     Objects.checkFromIndexSize(first, count, block.pages());
@@ -160,41 +187,90 @@ public final class StreamWriter {
       throw new IllegalStateException("pages outside a round");
     }
     int index = indexOf(block);
-    MemorySegment memory = block.memory();
-    long zeros = 0;
+    FileHoles holes = block.holes().orElse(null);
     long end = first + count;
-    for (long page = first; page < end; ) {
-      int some = (int) Math.min(ZeroPages.MOST, end - page);
-      if (readAhead.wanted()) {
-        touched ^= touch(memory, page << Pages.SHIFT, (long) some << Pages.SHIFT);
-      }
-      long found = ZeroPages.find(memory, page << Pages.SHIFT, some);
-      long zero = found;
-      zeros += Long.bitCount(zero);
-      for (long stop = page + some; page < stop; page++, zero >>>= 1) {
-        long offset = page << Pages.SHIFT;
-        if ((zero & 1) != 0) {
-          record(index, offset | StreamFormat.FLAG_ZERO);
-          out.be8(0);
+    long page = first;
+    try {
+      while (page < end) {
+        int some = (int) Math.min(ZeroPages.MOST, end - page);
+        if (holes == null) {
+          data(index, block.memory(), page, some);
+        } else if (isHole(index, page)) {
+          some = (int) Math.min(some, holeEnd - page);
+          hole(index, page, some);
         } else {
-          record(index, offset | StreamFormat.FLAG_PAGE);
-          out.memory(memory, offset, Pages.SIZE);
+          some = holes.resident(page << Pages.SHIFT, some, resident);
+          if (some == 0) {
+            holeBlock = index;
+            holeStart = page;
+            holeEnd = holes.holeEnd(page << Pages.SHIFT) >> Pages.SHIFT;
+            if (isHole(index, page)) {
+              continue;
+            }
+            // Swapped out, or not yet read from a disk.
+            some = 1;
+          }
+          data(index, block.memory(), page, some);
         }
+        page += some;
       }
-      readAhead.sent(some - Long.bitCount(found));
+    } catch (InternalError e) {
+      if (BlockMemory.isFault(e)) {
+        throw BlockMemory.unreadable(block, page, Math.min(ZeroPages.MOST, end - page), e);
+      }
+      throw e;
     }
+  }
+
+  private boolean isHole(int index, long page) {
+    return index == holeBlock && page >= holeStart && page < holeEnd;
+  }
+
+  private void hole(int index, long first, int count) {
+    for (long page = first; page < first + count; page++) {
+      record(index, page << Pages.SHIFT | StreamFormat.FLAG_ZERO);
+      out.be8(0);
+    }
+    readAhead.pause();
+    zeroPages += count;
+  }
+
+  private void data(int index, MemorySegment memory, long first, int count) {
+    boolean ahead = readAhead.wanted();
+    long found = ZeroPages.find(memory, first << Pages.SHIFT, count);
+    if (ahead) {
+      touched ^= touch(memory, first << Pages.SHIFT, count, found);
+    }
+    long zero = found;
+    for (long page = first; page < first + count; page++, zero >>>= 1) {
+      long offset = page << Pages.SHIFT;
+      if ((zero & 1) != 0) {
+        record(index, offset | StreamFormat.FLAG_ZERO);
+        out.be8(0);
+      } else {
+        record(index, offset | StreamFormat.FLAG_PAGE);
+        out.memory(memory, offset, Pages.SIZE);
+      }
+    }
+    int zeros = Long.bitCount(found);
+    readAhead.sent(count - zeros);
     zeroPages += zeros;
     pages += count - zeros;
   }
 
   /**
-   * Brings pages into the cache. The kernel copies them one by one, and out of memory each copy may
-   * begin slowly, where this loop goes over many pages: see {@link ReadAhead}.
+   * Brings pages that are not zero into the cache. The kernel copies them one by one, and out of
+   * memory each copy may begin slowly, where this loop goes over many pages: see {@link ReadAhead}.
    */
-  private static long touch(MemorySegment memory, long offset, long bytes) {
+  private static long touch(MemorySegment memory, long offset, int count, long zero) {
     long all = 0;
-    for (long at = offset; at < offset + bytes; at += LINE) {
-      all ^= memory.get(JAVA_LONG, at);
+    for (int page = 0; page < count; page++) {
+      if ((zero >>> page & 1) == 0) {
+        long start = offset + ((long) page << Pages.SHIFT);
+        for (long at = start; at < start + Pages.SIZE; at += LINE) {
+          all ^= memory.get(JAVA_LONG, at);
+        }
+      }
     }
     return all;
   }
@@ -375,5 +451,17 @@ public final class StreamWriter {
   /** How many {@code writev} calls there were. */
   public long writeCalls() {
     return out.calls();
+  }
+
+  /**
+   * Frees the buffers; the counters stay. What was not flushed is not written. Nothing can be
+   * written after it.
+   */
+  @Override
+  public void close() {
+    out.close();
+    if (arena != null && arena.scope().isAlive()) {
+      arena.close();
+    }
   }
 }

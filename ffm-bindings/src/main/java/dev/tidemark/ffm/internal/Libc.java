@@ -48,6 +48,10 @@ public final class Libc {
       bind(-1, "memfd_create", JAVA_INT, ADDRESS, JAVA_INT);
   private static final MethodHandle MH$ftruncate =
       bind(-1, "ftruncate", JAVA_INT, JAVA_INT, JAVA_LONG);
+  private static final MethodHandle MH$lseek =
+      bind(-1, "lseek", JAVA_LONG, JAVA_INT, JAVA_LONG, JAVA_INT);
+  private static final MethodHandle MH$mincore =
+      bind(-1, "mincore", JAVA_INT, JAVA_LONG, JAVA_LONG, ADDRESS);
   private static final MethodHandle MH$fcntl =
       bind(2, "fcntl", JAVA_INT, JAVA_INT, JAVA_INT, JAVA_INT);
   private static final MethodHandle MH$sysconf = bind(-1, "sysconf", JAVA_LONG, JAVA_INT);
@@ -251,6 +255,24 @@ public final class Libc {
     MemorySegment state = CAPTURE.get();
     try {
       return result((int) MH$ftruncate.invokeExact(state, fd, length), state);
+    } catch (Throwable t) {
+      throw unexpected(t);
+    }
+  }
+
+  public static long lseek(int fd, long offset, int whence) {
+    MemorySegment state = CAPTURE.get();
+    try {
+      return result((long) MH$lseek.invokeExact(state, fd, offset, whence), state);
+    } catch (Throwable t) {
+      throw unexpected(t);
+    }
+  }
+
+  public static int mincore(long address, long length, MemorySegment vector) {
+    MemorySegment state = CAPTURE.get();
+    try {
+      return result((int) MH$mincore.invokeExact(state, address, length, vector), state);
     } catch (Throwable t) {
       throw unexpected(t);
     }
