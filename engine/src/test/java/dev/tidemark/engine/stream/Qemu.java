@@ -27,7 +27,8 @@ public final class Qemu implements AutoCloseable {
 
   /**
    * One of the QEMUs that the tests run against: the machine's own, and those that .ci/qemus
-   * unpacks.
+   * unpacks. The tests of one that is not there count as skipped, unless the environment says
+   * {@code TIDEMARK_REQUIRE_QEMUS=true}.
    *
    * @param from the suite of Debian that it is from, or "this machine"
    * @param path where it should be
