@@ -9,6 +9,7 @@ import java.lang.foreign.MemorySegment;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
+import java.util.Locale;
 
 /**
  * Which pages of a shared file mapping have no memory: a load from such a hole gives zero, and
@@ -60,8 +61,12 @@ public final class FileHoles {
     }
     if (at < end) {
       throw new IllegalArgumentException(
-          "the memory at 0x%x is not a shared mapping of %s at offset %d: its holes say nothing about it"
-              .formatted(at, fd, offset + (at - start)));
+          String.format(
+              Locale.ROOT,
+              "the memory at 0x%x is not a shared mapping of %s at offset %d: its holes say nothing about it",
+              at,
+              fd,
+              offset + (at - start)));
     }
     return new FileHoles(fd, offset, memory);
   }

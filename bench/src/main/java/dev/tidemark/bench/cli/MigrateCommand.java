@@ -38,6 +38,10 @@ final class MigrateCommand implements Callable<Integer> {
   private static final long RAM = 1L << 30;
   private static final long LAB_RAM = 8 << 20;
   private static final Duration FIRST_PASS_LIMIT = Duration.ofMinutes(10);
+
+  /** Both ends read all of the memory while the guest is stopped, for a digest of it. */
+  private static final Duration STOP_LIMIT = Duration.ofMinutes(5);
+
   private static final Duration ANSWER_LIMIT = Duration.ofSeconds(60);
   private static final Duration REPORT_LIMIT = Duration.ofMinutes(15);
   private static final long SIGNAL_SECONDS = 10;
@@ -235,14 +239,15 @@ final class MigrateCommand implements Callable<Integer> {
   private MigrationOptions options() {
     try {
       return new MigrationOptions(
-          downtimeLimit,
-          maxBandwidth,
-          maxRounds,
-          timeLimit,
-          atLimit,
-          MigrationOptions.DEFAULT.answerLimit(),
-          true,
-          Wire.MACHINE);
+              downtimeLimit,
+              maxBandwidth,
+              maxRounds,
+              timeLimit,
+              atLimit,
+              MigrationOptions.DEFAULT.answerLimit(),
+              true,
+              Wire.MACHINE)
+          .withStopLimit(STOP_LIMIT);
     } catch (IllegalArgumentException e) {
       throw new ParameterException(spec.commandLine(), e.getMessage());
     }
@@ -350,7 +355,7 @@ final class MigrateCommand implements Callable<Integer> {
               .map(error -> "; and the guest at the source found: " + error)
               .orElse("; the guest goes on running at the source");
       case COMPLETED -> "; the guest is at the destination, and was not verified";
-      case UNKNOWN -> "";
+      case UNKNOWN, NOWHERE -> "";
     };
   }
 

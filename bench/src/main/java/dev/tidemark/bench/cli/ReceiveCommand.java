@@ -5,6 +5,7 @@ import dev.tidemark.bench.guest.SelfCheckingGuest;
 import dev.tidemark.bench.lab.DeviceState;
 import dev.tidemark.engine.device.IncomingVfioDevice;
 import dev.tidemark.engine.migrate.IncomingMigration;
+import dev.tidemark.engine.migrate.IncomingResult;
 import dev.tidemark.engine.stream.SectionHandler;
 import dev.tidemark.engine.stream.StreamException;
 import dev.tidemark.ffm.LinuxException;
@@ -162,16 +163,20 @@ final class ReceiveCommand implements Callable<Integer> {
     say("receiving", true, "receiving a guest with " + Units.size(hello.ramBytes()));
     Wire.send(socket, new Wire.Answer(null));
     SelfCheckingGuest guest = tracked.guest();
-    new IncomingMigration(
-            Wire.MACHINE,
-            List.of(guest.ram()),
-            socket,
-            tracked.migratingDevice().stream()
-                .map(device -> new IncomingVfioDevice(Wire.DEVICE, device))
-                .toList(),
-            handlers(guest),
-            tracked.control())
-        .run();
+    IncomingResult arrival =
+        new IncomingMigration(
+                Wire.MACHINE,
+                List.of(guest.ram()),
+                socket,
+                tracked.migratingDevice().stream()
+                    .map(device -> new IncomingVfioDevice(Wire.DEVICE, device))
+                    .toList(),
+                handlers(guest),
+                tracked.control())
+            .run();
+    if (!arrival.told()) {
+      Tidemark.complain("the guest runs here; the source could not be told: " + arrival.problem());
+    }
     say("running", true, "the guest runs here; it checks its memory");
     boolean verified = guest.awaitFullPass(CHECK_LIMIT);
     String error =

@@ -1,5 +1,6 @@
 package dev.tidemark.engine.bitmap;
 
+import dev.tidemark.engine.internal.Daemon;
 import java.lang.foreign.MemorySegment;
 import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.concurrent.atomic.AtomicInteger;
@@ -34,9 +35,18 @@ final class SecondThread {
     long part(long from, long end);
   }
 
-  /** Made, and its thread started, when it is first asked for. */
+  /** Made, and its thread started, when it is first asked for; null if it cannot be started. */
   private static final class One {
-    static final SecondThread INSTANCE = new SecondThread();
+    static final SecondThread INSTANCE = startedOrNull();
+
+    private static SecondThread startedOrNull() {
+      try {
+        return new SecondThread();
+      } catch (OutOfMemoryError e) {
+        // The kernel gives no further thread, and passes go on without.
+        return null;
+      }
+    }
   }
 
   private final AtomicBoolean taken = new AtomicBoolean();
@@ -47,8 +57,7 @@ final class SecondThread {
   /** How many parts the thread has done; what they summed up to is written before. */
   private final AtomicInteger done = new AtomicInteger();
 
-  private final Thread thread =
-      Thread.ofPlatform().daemon().name("tidemark-scan").unstarted(this::help);
+  private final Thread thread = Daemon.unstarted("tidemark-scan", this::help);
 
   private Pass pass;
   private long bytes;
@@ -70,7 +79,8 @@ final class SecondThread {
       return null;
     }
     SecondThread second = One.INSTANCE;
-    return one.isAccessibleBy(second.thread)
+    return second != null
+            && one.isAccessibleBy(second.thread)
             && other.isAccessibleBy(second.thread)
             && second.taken.compareAndSet(false, true)
         ? second
@@ -130,6 +140,8 @@ final class SecondThread {
   private void help() {
     while (true) {
       LockSupport.park(this);
+      // While the status is set, no park waits. Nobody has a reason to interrupt this thread.
+      Thread.interrupted();
       for (long from = claim(); from >= 0; from = claim()) {
         try {
           sum += pass.part(from, Math.min(from + PART, bytes));

@@ -17,7 +17,8 @@ public interface GuestControl {
 
   /**
    * Lets the guest run: at the source after a migration that failed, at the destination after go.
-   * The devices that the migration knows run already.
+   * The devices that the migration knows run already. If this throws, no vCPU may be left running:
+   * the other side hears that the guest runs nowhere.
    */
   void resume();
 }

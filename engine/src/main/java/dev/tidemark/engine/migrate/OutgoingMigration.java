@@ -9,12 +9,20 @@ import dev.tidemark.engine.stream.ReturnPath;
 import dev.tidemark.engine.stream.SectionOutput;
 import dev.tidemark.engine.stream.StreamWriter;
 import dev.tidemark.engine.stream.Throttle;
+import dev.tidemark.ffm.Errno;
+import dev.tidemark.ffm.LinuxException;
 import dev.tidemark.ffm.NativeAccess;
 import dev.tidemark.ffm.Pages;
 import dev.tidemark.ffm.Socket;
+import java.time.Duration;
 import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.HashSet;
 import java.util.List;
 import java.util.Locale;
+import java.util.Objects;
+import java.util.Set;
+import java.util.SplittableRandom;
 import java.util.function.Consumer;
 
 /**
@@ -28,17 +36,20 @@ import java.util.function.Consumer;
  * limit.
  *
  * <p>The guest is never at both ends and never lost: until go this side can take it back, and does
- * on any failure; after go it never runs it again. See {@link Outcome}.
+ * on any failure, {@link Error}s of callbacks included; after go it never runs it again. Each step
+ * back is tried whatever became of the one before. See {@link Outcome}.
  *
- * <p>Threading: {@link #run()} occupies one platform thread; {@link #cancel()} from any other.
- * Cost: sync, harvest, iteration and sending allocate nothing on the Java heap; a progress record
- * per round and per 100 ms does, and so does what a device tells of itself.
+ * <p>Threading: {@link #run()} occupies one platform thread; {@link #cancel()} from any other, or
+ * an interrupt of that thread, ends it. Cost: sync, harvest, iteration and sending allocate nothing
+ * on the Java heap; a progress record per round and per 100 ms does, and so does what a device
+ * tells of itself.
  */
 public final class OutgoingMigration {
-  /** A page with the word that says where it belongs. */
-  private static final long RECORD_BYTES = Pages.SIZE + 8;
-
   private static final long PIECE_PAGES = 512;
+
+  /** Under a bandwidth limit. */
+  private static final long PIECES_PER_SECOND = 10;
+
   private static final long WINDOW_NANOS = 100_000_000;
 
   /** The least and the most of a device's state that a round takes, in bytes. */
@@ -58,7 +69,7 @@ public final class OutgoingMigration {
   private final DirtyTracker tracker;
   private final Socket socket;
   private final GuestControl guest;
-  private final List<OutgoingDevice> devices;
+  private final OutgoingDevice[] devices;
   private final List<Consumer<SectionOutput>> deviceParts;
   private final int[] deviceIds;
   private final List<StateSection> sections;
@@ -66,8 +77,16 @@ public final class OutgoingMigration {
   private final Consumer<Progress> listener;
   private final Throttle throttle;
   private final StreamWriter writer;
-  private final ReturnPath answers;
   private final DowntimeEstimate estimate = new DowntimeEstimate();
+  private final SplittableRandom pingIds = new SplittableRandom();
+  private final long timeLimitNanos;
+  private final long piecePages;
+
+  /** What each step back failed with: the devices' first steps, their second, guest, tracker. */
+  private final Throwable[] stepFailures;
+
+  private ReturnPath answers;
+  private Observer observer;
 
   private long startNanos;
   private int round;
@@ -76,18 +95,24 @@ public final class OutgoingMigration {
   private long expectedNanos = Long.MAX_VALUE;
   private long expectedAtStop = -1;
   private long stoppedNanos;
+  private long bytesAtStop;
   private long roundStart;
   private long windowStart;
   private long windowBytes;
   private boolean guestStopped;
+  private boolean forced;
   private boolean devicesStarted;
   private boolean claimed;
 
-  // Guarded by this: cancel and go exclude each other.
+  // Guarded by this: cancel, deadline and go exclude each other.
+  private Thread runner;
   private boolean cancelled;
   private boolean gone;
+  private boolean refused;
   private boolean ended;
-  private boolean stalled;
+  private boolean hasDeadline;
+  private long deadline;
+  private boolean late;
 
   /**
    * For a guest without devices that have a state of their own to move.
@@ -98,7 +123,8 @@ public final class OutgoingMigration {
    * @param guest stops and resumes the guest
    * @param sections its state, sent in this order
    * @param options what it may cost
-   * @param listener told of progress, by the thread that runs the migration
+   * @param listener told of progress, by a thread of the migration's own, which the migration does
+   *     not wait for: one that is slow misses some, one that throws is logged
    */
   public OutgoingMigration(
       DirtyTracker tracker,
@@ -119,7 +145,8 @@ public final class OutgoingMigration {
    *     rest of it, after the last
    * @param sections its other state, sent in this order
    * @param options what it may cost
-   * @param listener told of progress, by the thread that runs the migration
+   * @param listener told of progress, by a thread of the migration's own, which the migration does
+   *     not wait for: one that is slow misses some, one that throws is logged
    */
   public OutgoingMigration(
       DirtyTracker tracker,
@@ -129,18 +156,42 @@ public final class OutgoingMigration {
       List<StateSection> sections,
       MigrationOptions options,
       Consumer<Progress> listener) {
-    this.tracker = tracker;
-    this.socket = socket;
-    this.guest = guest;
-    this.devices = List.copyOf(devices);
-    this.deviceParts = this.devices.stream().<Consumer<SectionOutput>>map(d -> d::part).toList();
-    this.deviceIds = new int[devices.size()];
+    this.tracker = Objects.requireNonNull(tracker, "tracker");
+    this.socket = Objects.requireNonNull(socket, "socket");
+    this.guest = Objects.requireNonNull(guest, "guest");
+    this.devices = devices.toArray(OutgoingDevice[]::new);
+    this.deviceParts =
+        Arrays.stream(this.devices).<Consumer<SectionOutput>>map(d -> d::part).toList();
+    this.deviceIds = new int[this.devices.length];
+    this.stepFailures = new Throwable[2 * this.devices.length + 2];
     this.sections = List.copyOf(sections);
     this.options = options;
-    this.listener = listener;
+    this.listener = Objects.requireNonNull(listener, "listener");
     this.throttle = new Throttle(options.maxBandwidth());
     this.writer = new StreamWriter(socket, throttle);
-    this.answers = new ReturnPath(socket);
+    // So much that a low limit lets the destination hear of this side now and then.
+    long share = options.maxBandwidth() / PIECES_PER_SECOND / Pages.SIZE;
+    this.piecePages = options.maxBandwidth() == 0 ? PIECE_PAGES : Math.clamp(share, 1, PIECE_PAGES);
+    this.timeLimitNanos = MigrationOptions.nanos(options.timeLimit());
+    checkNames();
+  }
+
+  /** What is wrong with a section is said now, not once the guest is stopped. */
+  private void checkNames() {
+    Set<String> names = new HashSet<>(Set.of("ram/0"));
+    for (OutgoingDevice device : devices) {
+      StreamWriter.checkSectionName(device.name());
+      checkNew(names, device.name(), device.instance());
+    }
+    for (StateSection section : sections) {
+      checkNew(names, section.name(), section.instance());
+    }
+  }
+
+  private static void checkNew(Set<String> names, String name, int instance) {
+    if (!names.add(name + "/" + instance)) {
+      throw new IllegalArgumentException("two sections " + name + "/" + instance);
+    }
   }
 
   /**
@@ -154,8 +205,8 @@ public final class OutgoingMigration {
       return false;
     }
     cancelled = true;
+    // The one wakes a sender that waits for its limit, the other whoever waits for the other side.
     throttle.limit(0);
-    // Wakes a writer or reader that waits for the other side.
     socket.shutdown();
     return true;
   }
@@ -163,39 +214,87 @@ public final class OutgoingMigration {
   /**
    * Runs the migration to its end, once.
    *
-   * @return how it ended; failures of the connection, the destination and the sources are outcomes,
-   *     not exceptions
+   * <p>An interrupt before go cancels; after go it changes nothing. The status is set afterwards.
+   *
+   * @return how it ended; failures of the connection, the destination, the sources and the
+   *     callbacks are outcomes, not exceptions, whatever they throw: where the guest is must not
+   *     get lost. An {@link Error} is logged besides
+   * @throws IllegalStateException if it was called before; then nothing happens
    */
   public MigrationResult run() {
+    synchronized (this) {
+      if (runner != null) {
+        throw new IllegalStateException("a migration runs once, and this one did");
+      }
+      runner = Thread.currentThread();
+    }
     startNanos = System.nanoTime();
-    // A migration has few rounds: without this the first of them would run interpreted.
-    Bitmaps.warmUp();
-    NativeAccess.warmUp();
-    Thread watch = Thread.ofPlatform().name("tidemark-watch").daemon().start(this::watch);
-    Outcome outcome = null;
-    String reason = "";
+    Watchdog watchdog = null;
+    Throwable failure = null;
     try {
+      checkCancelled();
+      // A migration has few rounds: without this the first of them would run interpreted.
+      Bitmaps.warmUp();
+      NativeAccess.warmUp();
+      socket.limitWaits(Duration.ofNanos(MigrationOptions.nanos(options.answerLimit())));
+      answers = new ReturnPath(socket);
+      observer = Observer.start(listener);
+      watchdog = Watchdog.start(this::look);
+      startNanos = System.nanoTime();
+      throttle.waitUntilAtMost(startNanos + timeLimitNanos);
+      if (options.atLimit() == AtLimit.FAIL) {
+        setDeadline(startNanos + timeLimitNanos);
+      }
       open();
       precopy();
       switchOver();
       go();
-      outcome = Outcome.COMPLETED;
-    } catch (RuntimeException e) {
-      outcome = failure();
-      reason = reason(e);
-    } finally {
-      synchronized (this) {
-        ended = true;
-        notifyAll();
-      }
-      watch.interrupt();
-      reason = unwind(outcome, reason);
-      writer.close();
+    } catch (Throwable e) {
+      failure = e;
+    }
+    // Callbacks may wait, and the guest has to be looked after: no interrupt until that is done.
+    boolean interrupted = Thread.interrupted();
+    boolean mine;
+    synchronized (this) {
+      ended = true;
+      mine = !gone;
+      cancelled |= mine && interrupted;
+    }
+    unwind(mine);
+    if (watchdog != null) {
+      watchdog.close();
+    }
+    if (observer != null) {
+      observer.close();
+    }
+    if (answers != null) {
+      answers.close();
+    }
+    writer.close();
+    interrupted |= Thread.interrupted();
+    MigrationResult result = result(failure);
+    if (interrupted) {
+      Thread.currentThread().interrupt();
+    }
+    return result;
+  }
+
+  private MigrationResult result(Throwable failure) {
+    Outcome outcome = outcome(failure);
+    String reason;
+    List<String> sources = List.of();
+    try {
+      reason = failure == null ? "" : reason(failure);
+      reason += stepsThatFailed(outcome, reason.isEmpty());
+      log(failure);
+      sources = tracker.sourceNames();
+    } catch (Throwable e) {
+      reason = "failed, and the reason could not be put into words";
     }
     return new MigrationResult(
         outcome,
         reason,
-        tracker.sourceNames(),
+        sources,
         round,
         tracker.logs().stream().mapToLong(log -> log.block().bytes()).sum(),
         writer.pagesWritten(),
@@ -207,6 +306,38 @@ public final class OutgoingMigration {
         System.nanoTime() - startNanos);
   }
 
+  private void log(Throwable failure) {
+    if (failure != null && !(failure instanceof Abandoned)) {
+      Failures.log(
+          failure instanceof Error ? System.Logger.Level.WARNING : System.Logger.Level.DEBUG,
+          "a migration",
+          failure);
+    }
+    for (Throwable step : stepFailures) {
+      if (step != null) {
+        Failures.log(System.Logger.Level.WARNING, "a step back from a migration", step);
+      }
+    }
+  }
+
+  private synchronized void setDeadline(long nanoTime) {
+    deadline = nanoTime;
+    hasDeadline = true;
+  }
+
+  /** Called now and then by the watchdog: ends the wait of a thread that is to come back. */
+  private synchronized void look() {
+    if (ended || gone) {
+      return;
+    }
+    if (runner.isInterrupted()) {
+      cancel();
+    } else if (hasDeadline && System.nanoTime() - deadline >= 0) {
+      late = true;
+      socket.shutdown();
+    }
+  }
+
   private void open() {
     // Before anything is said: a tracker in use is nobody else's to start or stop.
     tracker.claim();
@@ -215,13 +346,13 @@ public final class OutgoingMigration {
     writer.begin(options.machine());
     if (options.returnPath()) {
       writer.openReturnPath();
-      acknowledged(0);
+      acknowledged();
     }
     tracker.start();
     writer.startRam(blocks);
     devicesStarted = true;
     for (int i = 0; i < deviceIds.length; i++) {
-      OutgoingDevice device = devices.get(i);
+      OutgoingDevice device = devices[i];
       device.start();
       deviceIds[i] =
           writer.start(device.name(), device.instance(), device.version(), device::setup);
@@ -232,10 +363,9 @@ public final class OutgoingMigration {
   private void precopy() {
     while (true) {
       harvest();
-      expectedNanos =
-          estimate.nanos(tracker.pagesAtStop(dirtyPages) * RECORD_BYTES + deviceBytes());
+      expectedNanos = estimate.nanos(tracker.pagesAtStop(dirtyPages), deviceBytes());
       report(Progress.Phase.HARVESTED);
-      if (expectedNanos <= options.downtimeLimit().toNanos() && initialDataSent()) {
+      if (expectedNanos <= MigrationOptions.nanos(options.downtimeLimit()) && initialDataSent()) {
         expectedAtStop = expectedNanos;
         break;
       }
@@ -244,15 +374,23 @@ public final class OutgoingMigration {
         break;
       }
       round++;
+      long zeros = writer.zeroPagesWritten();
       writer.beginRound();
       boolean complete = send();
       writer.endRound();
+      long sent = System.nanoTime();
       if (!complete || !sendDevices()) {
         atLimit();
         break;
       }
-      acknowledged(round);
-      sample(System.nanoTime(), windowStart == roundStart);
+      acknowledged();
+      long now = System.nanoTime();
+      // What the destination does with the pages counts, unless it had a device's data to take in.
+      estimate.round(
+          dirtyPages,
+          writer.zeroPagesWritten() - zeros,
+          (deviceIds.length == 0 ? now : sent) - roundStart);
+      sample(now, windowStart == roundStart);
       tracker.commit();
       report(Progress.Phase.ARRIVED);
     }
@@ -264,14 +402,14 @@ public final class OutgoingMigration {
   private long deviceBytes() {
     long bytes = 0;
     for (int i = 0; i < deviceIds.length; i++) {
-      bytes += Math.min(devices.get(i).pendingBytes(), Long.MAX_VALUE / 4 / deviceIds.length);
+      bytes += Math.min(devices[i].pendingBytes(), Long.MAX_VALUE / 4 / deviceIds.length);
     }
     return bytes;
   }
 
   private boolean initialDataSent() {
     for (int i = 0; i < deviceIds.length; i++) {
-      if (!devices.get(i).initialDataSent()) {
+      if (!devices[i].initialDataSent()) {
         return false;
       }
     }
@@ -285,7 +423,7 @@ public final class OutgoingMigration {
    */
   private boolean sendDevices() {
     for (int i = 0; i < deviceIds.length; i++) {
-      OutgoingDevice device = devices.get(i);
+      OutgoingDevice device = devices[i];
       long most = Math.clamp(device.pendingBytes(), LEAST_DEVICE_BYTES, MOST_DEVICE_BYTES);
       long begin = device.bytesSaved();
       long before;
@@ -302,13 +440,14 @@ public final class OutgoingMigration {
   }
 
   private boolean timeIsUp() {
-    return System.nanoTime() - startNanos > options.timeLimit().toNanos();
+    return System.nanoTime() - startNanos >= timeLimitNanos;
   }
 
   private void atLimit() {
     if (options.atLimit() == AtLimit.FAIL) {
       throw new Abandoned(notConverging());
     }
+    forced = true;
   }
 
   private void harvest() {
@@ -350,8 +489,12 @@ public final class OutgoingMigration {
 
   private boolean send(RamBlock block, long first, long count) {
     long end = first + count;
-    for (long page = first; page < end; page += PIECE_PAGES) {
-      writer.pages(block, page, Math.min(PIECE_PAGES, end - page));
+    long most = guestStopped ? PIECE_PAGES : piecePages;
+    for (long page = first; page < end; page += most) {
+      writer.pages(block, page, Math.min(most, end - page));
+      if (most < PIECE_PAGES) {
+        writer.flush();
+      }
       sample(System.nanoTime(), false);
       if (!guestStopped && timeIsUp()) {
         return false;
@@ -377,22 +520,34 @@ public final class OutgoingMigration {
   }
 
   /** Waits until the destination has taken in everything up to here. */
-  private void acknowledged(int number) {
+  private void acknowledged() {
     if (options.returnPath()) {
-      writer.ping(number);
-      answers.awaitPong(number, answerMillis());
+      int id = pingIds.nextInt();
+      answers.expectNothingBefore("PING");
+      writer.ping(id);
+      answers.awaitPong(id, answerMillis());
     } else {
       writer.flush();
     }
   }
 
   private void switchOver() {
-    checkCancelled();
+    synchronized (this) {
+      checkCancelled();
+      hasDeadline = false;
+    }
     guestStopped = true;
     guest.stop();
     stoppedNanos = System.nanoTime();
-    devices.forEach(OutgoingDevice::quiesce);
-    devices.forEach(OutgoingDevice::stop);
+    if (!forced) {
+      setDeadline(stoppedNanos + MigrationOptions.nanos(options.stopLimit()));
+    }
+    for (OutgoingDevice device : devices) {
+      device.quiesce();
+    }
+    for (OutgoingDevice device : devices) {
+      device.stop();
+    }
     List<SavedSection> saved = new ArrayList<>();
     for (StateSection section : sections) {
       SavedSection buffer = new SavedSection();
@@ -401,6 +556,7 @@ public final class OutgoingMigration {
     }
     throttle.limit(0);
     harvest();
+    bytesAtStop = writer.bytesWritten();
     round++;
     report(Progress.Phase.STOPPED);
     writer.beginRound();
@@ -408,18 +564,21 @@ public final class OutgoingMigration {
     writer.endRound();
     writer.endRam();
     for (int i = 0; i < deviceIds.length; i++) {
-      writer.end(deviceIds[i], devices.get(i)::complete);
+      writer.end(deviceIds[i], devices[i]::complete);
     }
     for (int i = 0; i < sections.size(); i++) {
       StateSection section = sections.get(i);
       byte[] data = saved.get(i).toByteArray();
       writer.full(section.name(), section.instance(), section.version(), out -> out.bytes(data));
     }
-    acknowledged(round);
+    acknowledged();
     tracker.commit();
   }
 
   private void go() {
+    if (options.returnPath()) {
+      answers.expectNothingBefore("go");
+    }
     synchronized (this) {
       checkCancelled();
       // From here on: even half of the byte that says go may have arrived.
@@ -429,120 +588,184 @@ public final class OutgoingMigration {
     if (!options.returnPath()) {
       // A QEMU does not finish before it has this, or the end of the connection.
       writer.description("{\"page_size\": " + Pages.SIZE + ", \"devices\": []}");
-    } else {
-      int status = answers.awaitShut(answerMillis());
-      if (status != 0) {
-        throw new Abandoned("the destination could not run the guest, status " + status);
+      return;
+    }
+    int status = answers.awaitShut(answerMillis());
+    if (status != 0) {
+      synchronized (this) {
+        refused = true;
       }
+      throw new Abandoned("SHUT " + status);
     }
   }
 
   private int answerMillis() {
-    return (int) Math.min(Integer.MAX_VALUE, options.answerLimit().toMillis());
+    long millis = MigrationOptions.nanos(options.answerLimit()) / 1_000_000;
+    return Math.clamp(millis, 1, Integer.MAX_VALUE);
   }
 
   private synchronized void checkCancelled() {
+    if (Thread.currentThread().isInterrupted()) {
+      cancelled = true;
+    }
     if (cancelled) {
       throw new Abandoned("cancelled");
     }
+    if (late || hasDeadline && System.nanoTime() - deadline >= 0) {
+      late = true;
+      throw new Abandoned("too late");
+    }
   }
 
-  private synchronized Outcome failure() {
+  private synchronized Outcome outcome(Throwable failure) {
+    if (failure == null) {
+      return Outcome.COMPLETED;
+    }
     if (gone) {
-      return Outcome.UNKNOWN;
+      return refused ? Outcome.NOWHERE : Outcome.UNKNOWN;
     }
     return cancelled ? Outcome.CANCELLED : Outcome.FAILED;
   }
 
-  private synchronized String reason(RuntimeException failure) {
+  private synchronized String reason(Throwable failure) {
+    String text = Failures.text(failure);
+    if (refused) {
+      return "the guest runs nowhere: the destination was told to go, could not run it, and says"
+          + " that nothing runs there ("
+          + text
+          + "); it is stopped at the source, with its memory and state";
+    }
     if (gone) {
       return "the destination was told to go and did not confirm: it may run the guest, so this side"
           + " does not ("
-          + failure.getMessage()
+          + text
           + ")";
     }
     if (cancelled) {
       return "cancelled";
     }
-    if (stalled) {
-      return "the destination took nothing for "
-          + options.answerLimit().multipliedBy(2).toSeconds()
-          + " s";
+    if (late) {
+      return guestStopped ? stoppedTooLong() : notConverging();
     }
-    String message = failure.getMessage();
-    return message != null ? message : failure.toString();
+    if (failure instanceof LinuxException linux && linux.errno() == Errno.EAGAIN) {
+      return "the destination took in nothing for "
+          + duration(MigrationOptions.nanos(options.answerLimit()))
+          + " ("
+          + text
+          + ")";
+    }
+    return text;
   }
 
-  /** Leaves this side as the outcome says. */
-  private String unwind(Outcome outcome, String reason) {
-    boolean mine;
-    synchronized (this) {
-      mine = outcome != Outcome.COMPLETED && !gone;
+  private String stoppedTooLong() {
+    return String.format(
+        Locale.ROOT,
+        "the guest was stopped for longer than the stop limit of %s, and was resumed here: %d bytes of the last copy were written in that time, where %d ms of downtime were expected",
+        duration(MigrationOptions.nanos(options.stopLimit())),
+        writer.bytesWritten() - bytesAtStop,
+        expectedAtStop / 1_000_000);
+  }
+
+  private static String duration(long nanos) {
+    return nanos < 10_000_000_000L ? nanos / 1_000_000 + " ms" : nanos / 1_000_000_000 + " s";
+  }
+
+  /**
+   * Leaves this side as the outcome says: the devices stopped, or all of them ready to run before
+   * the first runs, and then the guest. Each step is tried. Allocates nothing, for the failure may
+   * be that there is no memory.
+   */
+  private void unwind(boolean mine) {
+    int count = devices.length;
+    for (int i = 0; devicesStarted && i < count; i++) {
+      try {
+        if (mine) {
+          devices[i].prepareToRun();
+        } else {
+          devices[i].leave();
+        }
+      } catch (Throwable e) {
+        stepFailures[i] = e;
+      }
     }
-    StringBuilder text = new StringBuilder(reason);
-    if (devicesStarted) {
-      leaveDevices(mine, text);
+    for (int i = 0; devicesStarted && mine && i < count; i++) {
+      try {
+        devices[i].run();
+      } catch (Throwable e) {
+        stepFailures[count + i] = e;
+      }
     }
     if (mine && guestStopped) {
       try {
         guest.resume();
-      } catch (RuntimeException e) {
-        text.append("; and the guest could not be resumed: ").append(e.getMessage());
+      } catch (Throwable e) {
+        stepFailures[2 * count] = e;
       }
     }
     try {
       if (claimed) {
         tracker.release();
       }
-    } catch (RuntimeException e) {
-      text.append(text.isEmpty() ? "" : "; ")
-          .append("tracking could not be turned off: ")
-          .append(e.getMessage());
+    } catch (Throwable e) {
+      stepFailures[2 * count + 1] = e;
     }
-    return text.toString();
   }
 
-  /** Leaves the devices stopped, or has all of them ready to run before the first runs. */
-  private void leaveDevices(boolean running, StringBuilder text) {
-    List<Consumer<OutgoingDevice>> steps =
-        running
-            ? List.of(OutgoingDevice::prepareToRun, OutgoingDevice::run)
-            : List.of(OutgoingDevice::leave);
-    for (Consumer<OutgoingDevice> step : steps) {
-      for (OutgoingDevice device : devices) {
-        try {
-          step.accept(device);
-        } catch (RuntimeException e) {
-          text.append(text.isEmpty() ? "" : "; ")
-              .append(device.name())
-              .append(running ? ", back to running: " : ", to be left stopped: ")
-              .append(e.getMessage());
-        }
+  private String stepsThatFailed(Outcome outcome, boolean first) {
+    StringBuilder text = new StringBuilder();
+    boolean running = outcome == Outcome.FAILED || outcome == Outcome.CANCELLED;
+    int count = devices.length;
+    for (int i = 0; i < stepFailures.length; i++) {
+      if (stepFailures[i] == null) {
+        continue;
       }
+      text.append(first && text.isEmpty() ? "" : "; ");
+      if (i < 2 * count) {
+        text.append(devices[i % count].name())
+            .append(running ? ", back to running: " : ", to be left stopped: ");
+      } else {
+        text.append(
+            i == 2 * count
+                ? "and the guest could not be resumed: "
+                : "tracking could not be turned off: ");
+      }
+      text.append(Failures.text(stepFailures[i]));
     }
+    return text.toString();
   }
 
   private String notConverging() {
     String limit =
         timeIsUp()
-            ? "after " + options.timeLimit().toSeconds() + " s"
+            ? "after " + duration(timeLimitNanos)
             : "after " + options.maxRounds() + " rounds";
     RuntimeException source = tracker.lastFailure();
     return String.format(
         Locale.ROOT,
-        "%s there are still %d dirty pages, %d ms of downtime at %d MB/s, over the limit of %d ms%s: allow more bandwidth, more downtime, or the final stop",
+        "%s there are still %d dirty pages, %s, over the limit of %d ms%s%s: allow more %sbandwidth, more downtime, or the final stop",
         limit,
         dirtyPages,
-        expectedNanos / 1_000_000,
-        estimate.bytesPerSecond() / 1_000_000,
-        options.downtimeLimit().toMillis(),
+        expectedNanos == Long.MAX_VALUE
+            ? "and no speed was measured yet"
+            : expectedNanos / 1_000_000 + " ms of downtime at " + speed(estimate.bytesPerSecond()),
+        MigrationOptions.nanos(options.downtimeLimit()) / 1_000_000,
+        options.maxBandwidth() == 0
+            ? ""
+            : ", with a bandwidth limit of " + speed(options.maxBandwidth()),
         source == null
             ? ""
-            : "; a source failed " + tracker.failures() + " times, last: " + source.getMessage());
+            : "; a source failed " + tracker.failures() + " times, last: " + source.getMessage(),
+        timeIsUp() ? "time, more " : "");
+  }
+
+  private static String speed(long bytesPerSecond) {
+    return bytesPerSecond < 10_000_000
+        ? bytesPerSecond / 1000 + " kB/s"
+        : bytesPerSecond / 1_000_000 + " MB/s";
   }
 
   private void report(Progress.Phase phase) {
-    listener.accept(
+    observer.accept(
         new Progress(
             phase,
             Math.max(round + (phase == Progress.Phase.HARVESTED ? 1 : 0), 1),
@@ -554,29 +777,5 @@ public final class OutgoingMigration {
             expectedNanos == Long.MAX_VALUE ? -1 : expectedNanos,
             syncNanos,
             System.nanoTime() - startNanos));
-  }
-
-  /** Ends a connection on which nothing moves any more, so that no call waits for ever. */
-  private synchronized void watch() {
-    long limit = options.answerLimit().multipliedBy(2).toNanos();
-    long seen = -1;
-    long since = System.nanoTime();
-    try {
-      while (!ended) {
-        wait(250);
-        long bytes = writer.bytesWritten();
-        long now = System.nanoTime();
-        if (bytes != seen) {
-          seen = bytes;
-          since = now;
-        } else if (now - since > limit && !ended) {
-          stalled = true;
-          socket.shutdown();
-          return;
-        }
-      }
-    } catch (InterruptedException e) {
-      // The migration has ended.
-    }
   }
 }

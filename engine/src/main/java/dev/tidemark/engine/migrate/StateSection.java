@@ -1,6 +1,8 @@
 package dev.tidemark.engine.migrate;
 
 import dev.tidemark.engine.stream.SectionOutput;
+import dev.tidemark.engine.stream.StreamWriter;
+import java.util.Objects;
 import java.util.function.Consumer;
 
 /**
@@ -12,4 +14,10 @@ import java.util.function.Consumer;
  * @param version of the data
  * @param save writes the data
  */
-public record StateSection(String name, int instance, int version, Consumer<SectionOutput> save) {}
+public record StateSection(String name, int instance, int version, Consumer<SectionOutput> save) {
+  /** Checks the name, and that there is something to call. */
+  public StateSection {
+    StreamWriter.checkSectionName(name);
+    Objects.requireNonNull(save, "save");
+  }
+}

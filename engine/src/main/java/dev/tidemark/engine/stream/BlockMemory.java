@@ -7,6 +7,7 @@ import dev.tidemark.ffm.MappedRegion;
 import dev.tidemark.ffm.Pages;
 import java.lang.foreign.MemorySegment;
 import java.util.List;
+import java.util.Locale;
 
 /** Finds and names memory of a block that cannot be read or written. */
 final class BlockMemory {
@@ -102,13 +103,14 @@ final class BlockMemory {
       RamBlock block, long address, String access, String why, Throwable cause) {
     return new StreamException(
         StreamFormat.printable(
-            "block %s, page %d of %d cannot be %s%s"
-                .formatted(
-                    block.name(),
-                    address - block.address() >> Pages.SHIFT,
-                    block.pages(),
-                    access,
-                    why)),
+            String.format(
+                Locale.ROOT,
+                "block %s, page %d of %d cannot be %s%s",
+                block.name(),
+                address - block.address() >> Pages.SHIFT,
+                block.pages(),
+                access,
+                why)),
         cause);
   }
 }

@@ -14,6 +14,7 @@ import java.util.Arrays;
 import java.util.HashMap;
 import java.util.HashSet;
 import java.util.List;
+import java.util.Locale;
 import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
@@ -157,6 +158,7 @@ public final class StreamReader implements AutoCloseable {
    *
    * @throws StreamException if the stream is wrong, or ends before the source said go, or memory of
    *     a block cannot be written
+   * @throws IllegalStateException if it was called before; then nothing is read or sent
    */
   public void loadUntilHandover() {
     if (arena != null) {
@@ -180,11 +182,20 @@ public final class StreamReader implements AutoCloseable {
       if (returnPath != null) {
         try {
           returnPath.shut(1);
-        } catch (RuntimeException again) {
-          e.addSuppressed(again);
+        } catch (RuntimeException | Error again) {
+          suppress(e, again);
         }
       }
       throw e;
+    }
+  }
+
+  /** Never throws: what is told is the first failure. */
+  private static void suppress(Throwable first, Throwable later) {
+    try {
+      first.addSuppressed(later);
+    } catch (OutOfMemoryError e) {
+      // The first one is what counts.
     }
   }
 
@@ -612,8 +623,11 @@ public final class StreamReader implements AutoCloseable {
     if (pages == 0 && zeroPages > 0 && zeroPages < all) {
       throw wrong(
           at,
-          "end of the ram section: zero pages came, %d of %d, and no others: they go other ways by"
-                  .formatted(zeroPages, all)
+          String.format(
+                  Locale.ROOT,
+                  "end of the ram section: zero pages came, %d of %d, and no others: they go other ways by",
+                  zeroPages,
+                  all)
               + " multifd, which is not supported here; turn it off at the source");
     }
   }
@@ -783,6 +797,9 @@ public final class StreamReader implements AutoCloseable {
   public void close() {
     if (arena != null && arena.scope().isAlive()) {
       arena.close();
+      if (returnPath != null) {
+        returnPath.close();
+      }
     }
   }
 }

@@ -377,6 +377,16 @@ public final class StreamWriter implements AutoCloseable {
     piece(StreamFormat.SECTION_END, id, data);
   }
 
+  /**
+   * Checks a section's name.
+   *
+   * @param name 1 to 255 bytes of UTF-8
+   * @throws IllegalArgumentException if it is shorter or longer
+   */
+  public static void checkSectionName(String name) {
+    StreamFormat.checkName(name);
+  }
+
   private int named(
       int type, String name, int instance, int version, Consumer<SectionOutput> data) {
     StreamFormat.checkName(name);

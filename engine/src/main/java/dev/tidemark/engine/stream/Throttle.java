@@ -6,8 +6,8 @@ import java.util.concurrent.locks.LockSupport;
  * Holds a sender to so many bytes a second, by letting it wait after each batch that it wrote.
  *
  * <p>Threading: one sender paces; any thread sets the limit, which takes effect within {@value
- * #NAP_MILLIS} ms, also on a sender that waits. So lifting the limit wakes it, for a cancel or for
- * the final stop. Cost: no allocation; without a limit one volatile read.
+ * #NAP_MILLIS} ms, also on a sender that waits. So lifting the limit wakes it, for a cancel. An
+ * interrupt never lifts it. Cost: no allocation; without a limit one volatile read.
  */
 public final class Throttle {
   private static final long NAP_MILLIS = 20;
@@ -17,6 +17,8 @@ public final class Throttle {
   private static final long CREDIT = 100_000_000;
 
   private volatile long limit;
+  private volatile boolean ends;
+  private volatile long end;
   private long paced;
   private long due;
 
@@ -45,9 +47,21 @@ public final class Throttle {
   }
 
   /**
-   * Waits until that many bytes were due. An interrupt ends the wait.
+   * Lets no wait go on past a point in time: for a sender that looks at the clock itself.
+   *
+   * @param nanoTime on {@link System#nanoTime()}'s scale
+   */
+  public void waitUntilAtMost(long nanoTime) {
+    end = nanoTime;
+    ends = true;
+  }
+
+  /**
+   * Waits until that many bytes were due.
    *
    * @param bytes just written, 0 or more
+   * @throws IllegalStateException if the thread is interrupted while it has to wait; its interrupt
+   *     status stays set, and the bytes stay counted
    */
   public void pace(long bytes) {
     long now = limit;
@@ -63,10 +77,16 @@ public final class Throttle {
       due = time - CREDIT;
     }
     due += (long) (bytes * 1e9 / now);
-    long left = due - time;
-    while (left > 0 && limit == now && !Thread.currentThread().isInterrupted()) {
+    for (long left = left(time); left > 0 && limit == now; left = left(System.nanoTime())) {
+      if (Thread.currentThread().isInterrupted()) {
+        throw new IllegalStateException("interrupted while waiting for the bandwidth limit");
+      }
       LockSupport.parkNanos(Math.min(left, NAP));
-      left = due - System.nanoTime();
     }
+  }
+
+  private long left(long time) {
+    long left = due - time;
+    return ends ? Math.min(left, end - time) : left;
   }
 }

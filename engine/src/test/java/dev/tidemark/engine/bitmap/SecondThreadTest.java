@@ -81,6 +81,32 @@ class SecondThreadTest {
     }
   }
 
+  /** While its interrupt status is set no park waits: it would spin for ever. */
+  @Test
+  @EnabledIf("hasCores")
+  void waitsAgainAfterAnInterruptAndInheritsNothing() throws InterruptedException {
+    try (Mapping memory = Mapping.guarded(64)) {
+      SecondThread second = take(memory.segment());
+      assertNotNull(second);
+      second.release();
+    }
+    Thread thread =
+        Thread.getAllStackTraces().keySet().stream()
+            .filter(t -> t.getName().equals("tidemark-scan"))
+            .findFirst()
+            .orElseThrow();
+    assertEquals("system", thread.getThreadGroup().getName());
+    assertEquals(ClassLoader.getSystemClassLoader(), thread.getContextClassLoader());
+    thread.interrupt();
+    boolean waits = false;
+    for (int i = 0; i < 3000 && !waits; i++) {
+      Thread.sleep(10);
+      waits = !thread.isInterrupted() && thread.getState() == Thread.State.WAITING;
+    }
+    assertTrue(waits, "still " + thread.getState());
+    doesEveryPartOnce();
+  }
+
   @Test
   void leavesAloneWhatItMayNotTouch() {
     try (Arena arena = Arena.ofConfined();

@@ -16,6 +16,7 @@ import dev.tidemark.engine.source.dma.DmaMap;
 import dev.tidemark.engine.source.dma.DmaSource;
 import dev.tidemark.engine.source.dma.HwptSource;
 import dev.tidemark.engine.source.dma.Type1Source;
+import dev.tidemark.engine.stream.SectionOutput;
 import dev.tidemark.ffm.Errno;
 import dev.tidemark.ffm.LinuxException;
 import dev.tidemark.ffm.Mapping;
@@ -278,6 +279,33 @@ class DeviceWritesMigrationTest {
     private boolean first = true;
   }
 
+  /** A device that has nothing to send, and sees what each harvest of the migration took. */
+  private final class Watcher extends OneByteDevice {
+    private final Taken taken;
+    private long harvests;
+
+    Watcher(Taken taken) {
+      this.taken = taken;
+    }
+
+    @Override
+    public long pendingBytes() {
+      long now = log.counters().harvests();
+      if (now != harvests && !taken.first) {
+        taken.later.or(pagesOf(log));
+      }
+      taken.first = false;
+      harvests = now;
+      return 0;
+    }
+
+    @Override
+    public void complete(SectionOutput out) {
+      taken.last = pagesOf(log);
+      super.complete(out);
+    }
+  }
+
   private MigrationResult migrate(Taken taken, List<DirtySource> sources) throws Exception {
     for (int page = 0; page < PAGES; page++) {
       memory.segment().set(JAVA_LONG, page * PAGE, random.nextLong());
@@ -298,7 +326,7 @@ class DeviceWritesMigrationTest {
                           OPTIONS.machine(),
                           List.of(destination.block()),
                           to,
-                          List.of(),
+                          List.of(new OneByteArrival()),
                           List.of(),
                           destination)
                       .run();
@@ -313,18 +341,10 @@ class DeviceWritesMigrationTest {
                   tracker,
                   from,
                   guest,
+                  List.of(new Watcher(taken)),
                   List.of(),
                   OPTIONS,
-                  progress -> {
-                    if (progress.phase() == Progress.Phase.HARVESTED) {
-                      if (!taken.first) {
-                        taken.later.or(pagesOf(log));
-                      }
-                      taken.first = false;
-                    } else if (progress.phase() == Progress.Phase.STOPPED && taken.last == null) {
-                      taken.last = pagesOf(log);
-                    }
-                  })
+                  progress -> {})
               .run();
       from.shutdown();
       assertEquals(Outcome.COMPLETED, result.outcome(), result.reason());

@@ -1,0 +1,204 @@
+package dev.tidemark.engine.migrate;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import dev.tidemark.engine.stream.ReturnPath;
+import dev.tidemark.ffm.Pages;
+import java.time.Duration;
+import java.time.temporal.ChronoUnit;
+import java.util.List;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.ExecutionException;
+import java.util.concurrent.TimeUnit;
+import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.Timeout;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.ValueSource;
+
+/** Each wait ends, for the right reason; and what only takes long goes well. */
+@Timeout(120)
+class DeadlineTest {
+  private Ends ends = new Ends(512);
+
+  @AfterEach
+  void close() {
+    ends.close();
+  }
+
+  private MigrationResult run(MigrationOptions options) {
+    MigrationResult result = ends.outgoing(options).run();
+    if (result.outcome() != Outcome.COMPLETED) {
+      ends.out.shutdown();
+    }
+    return result;
+  }
+
+  /** A destination that takes a byte at a time once the guest is stopped. */
+  @Test
+  void aDestinationThatDripsGetsNoStoppedGuest() throws Exception {
+    byte[] state = new byte[1 << 16];
+    ends.sections = List.of(new StateSection("x", 0, 1, data -> data.bytes(state)));
+    try (Relay relay = new Relay(ends.address(), true, 300 * (Pages.SIZE + 8L), Relay.Fault.DRIP)) {
+      ends.connect(relay.address());
+      CompletableFuture<IncomingResult> arrival = ends.receive();
+      MigrationResult result = run(Ends.OPTIONS.withStopLimit(Duration.ofSeconds(2)));
+      assertEquals(Outcome.FAILED, result.outcome(), result.reason());
+      assertTrue(
+          result.reason().contains("over the stop limit of 2000 ms")
+              || result.reason().contains("longer than the stop limit of 2000 ms"),
+          result.reason());
+      assertTrue(ends.here.running);
+      assertThrows(ExecutionException.class, () -> arrival.get(60, TimeUnit.SECONDS));
+      assertFalse(ends.there.running);
+    }
+  }
+
+  /** A byte at a time while the guest runs: the time limit ends it, in the middle of a write. */
+  @Test
+  void theTimeLimitEndsAMigrationWhoseDestinationDrips() throws Exception {
+    ends.close();
+    ends = new Ends(4096);
+    try (Relay relay = new Relay(ends.address(), true, 10_000, Relay.Fault.DRIP)) {
+      ends.connect(relay.address());
+      CompletableFuture<IncomingResult> arrival = ends.receive();
+      MigrationResult result =
+          run(Ends.OPTIONS.withLimits(30, Duration.ofSeconds(2), AtLimit.FAIL));
+      assertEquals(Outcome.FAILED, result.outcome(), result.reason());
+      assertTrue(result.reason().startsWith("after 2000 ms there are still "), result.reason());
+      assertTrue(result.reason().contains("no speed was measured yet"), result.reason());
+      assertTrue(ends.here.running);
+      assertThrows(ExecutionException.class, () -> arrival.get(60, TimeUnit.SECONDS));
+    }
+  }
+
+  @Test
+  void aDestinationThatTakesNothingIsNamed() {
+    ends.close();
+    ends = new Ends(16_384);
+    // Answers the first question, and reads no more than that.
+    MigrationOptions options = Ends.OPTIONS.withAnswerLimit(Duration.ofMillis(500));
+    assertEquals(Outcome.FAILED, run(options).outcome());
+    assertTrue(ends.here.running);
+  }
+
+  @Test
+  void aSilentSourceIsGivenUp() {
+    ends.idleLimit = Duration.ofMillis(300);
+    CompletableFuture<IncomingResult> arrival = ends.receive();
+    ExecutionException e =
+        assertThrows(ExecutionException.class, () -> arrival.get(60, TimeUnit.SECONDS));
+    assertTrue(e.getMessage().contains("EAGAIN"), e.getMessage());
+    assertFalse(ends.there.running);
+  }
+
+  /** Longer than every limit on answers: neither the guest's stop nor a throttle is a stall. */
+  @Test
+  void aGuestThatTakesLongToStopArrives() throws Exception {
+    ends.here =
+        new Ends.Guest(true) {
+          @Override
+          public void stop() {
+            sleep(3000);
+            super.stop();
+          }
+        };
+    CompletableFuture<IncomingResult> arrival = ends.receive();
+    MigrationResult result = run(Ends.OPTIONS.withAnswerLimit(Duration.ofSeconds(1)));
+    assertEquals(Outcome.COMPLETED, result.outcome(), result.reason());
+    assertTrue(arrival.get(60, TimeUnit.SECONDS).told());
+  }
+
+  /** At 400 kB/s a batch of 2 MiB takes longer than either side waits for the other. */
+  @Test
+  void aLowBandwidthLimitIsNoStall() throws Exception {
+    ends.close();
+    ends = new Ends(1024);
+    ends.idleLimit = Duration.ofSeconds(2);
+    CompletableFuture<IncomingResult> arrival = ends.receive();
+    MigrationResult result =
+        run(
+            Ends.OPTIONS
+                .withDowntimeLimit(Duration.ofMillis(100))
+                .withMaxBandwidth(400_000)
+                .withAnswerLimit(Duration.ofSeconds(2)));
+    assertEquals(Outcome.COMPLETED, result.outcome(), result.reason());
+    assertTrue(arrival.get(60, TimeUnit.SECONDS).told());
+    assertTrue(ends.sameMemory());
+  }
+
+  @Test
+  void theTimeLimitCutsTheWaitForTheBandwidthLimitAndBlamesIt() throws Exception {
+    CompletableFuture<IncomingResult> arrival = ends.receive();
+    MigrationResult result =
+        run(
+            Ends.OPTIONS
+                .withDowntimeLimit(Duration.ofMillis(100))
+                .withMaxBandwidth(500)
+                .withLimits(30, Duration.ofSeconds(1), AtLimit.FAIL));
+    assertEquals(Outcome.FAILED, result.outcome());
+    assertTrue(result.reason().startsWith("after 1000 ms there are still "), result.reason());
+    assertTrue(result.reason().contains("bandwidth limit of 0 kB/s"), result.reason());
+    // A page takes 8 s at that limit; a hang would be that of all 256.
+    assertTrue(result.totalNanos() < 60_000_000_000L, result.toString());
+    assertTrue(ends.here.running);
+    assertThrows(ExecutionException.class, () -> arrival.get(60, TimeUnit.SECONDS));
+  }
+
+  @ParameterizedTest
+  @ValueSource(ints = {0, 1, 2, 3, 4})
+  void durationsOfCenturiesAreNoLimit(int which) throws Exception {
+    Duration ever = ChronoUnit.FOREVER.getDuration();
+    Duration[] limits = {
+      Duration.ofSeconds(10),
+      Duration.ofMinutes(1),
+      Duration.ofMinutes(1),
+      Duration.ofMinutes(1),
+      Duration.ofMinutes(1)
+    };
+    limits[which] = which == 4 ? ever : ever;
+    ends.idleLimit = limits[4];
+    CompletableFuture<IncomingResult> arrival = ends.receive();
+    MigrationResult result =
+        run(
+            new MigrationOptions(
+                limits[0], 0, 30, limits[1], AtLimit.FAIL, limits[2], limits[3], true, "tidemark"));
+    assertEquals(Outcome.COMPLETED, result.outcome(), result.reason());
+    assertTrue(arrival.get(60, TimeUnit.SECONDS).told());
+    assertEquals(ever, Ends.OPTIONS.withDowntimeLimit(ever).downtimeLimit());
+  }
+
+  @Test
+  void answersThatComeBeforeTheirQuestionDoNotCount() {
+    try (ReturnPath early = new ReturnPath(ends.in)) {
+      early.pong(0);
+      early.pong(1);
+      early.shut(0);
+      MigrationResult result = run(Ends.OPTIONS);
+      assertEquals(Outcome.FAILED, result.outcome());
+      assertEquals("return path: expected nothing before PING, found PONG 0", result.reason());
+      assertTrue(ends.here.running);
+    }
+  }
+
+  @Test
+  void aDestinationThatGaveUpBeforeItWasAskedIsQuoted() {
+    try (ReturnPath early = new ReturnPath(ends.in)) {
+      early.shut(1);
+      MigrationResult result = run(Ends.OPTIONS);
+      assertEquals(Outcome.FAILED, result.outcome());
+      assertTrue(result.reason().contains("the destination gave up"), result.reason());
+    }
+  }
+
+  private static void sleep(long millis) {
+    try {
+      Thread.sleep(millis);
+    } catch (InterruptedException e) {
+      throw new IllegalStateException(e);
+    }
+  }
+}
