@@ -10,6 +10,7 @@ import dev.tidemark.engine.migrate.Outcome;
 import dev.tidemark.engine.migrate.OutgoingMigration;
 import dev.tidemark.engine.migrate.StateSection;
 import dev.tidemark.ffm.Socket;
+import dev.tidemark.ffm.Terminal;
 import java.security.SecureRandom;
 import java.time.Duration;
 import java.util.List;
@@ -140,10 +141,9 @@ final class MigrateCommand implements Callable<Integer> {
   public Integer call() throws InterruptedException {
     MigrationOptions options = options();
     progress =
-        new ProgressLine(
-            json ? System.err : System.out,
-            System.console() != null && System.console().isTerminal(),
-            System.getenv("COLUMNS"));
+        json
+            ? ProgressLine.on(System.err, Terminal.STDERR)
+            : ProgressLine.on(System.out, Terminal.STDOUT);
     Thread signal = new Thread(this::endBySignal, "signal");
     Runtime.getRuntime().addShutdownHook(signal);
     try {

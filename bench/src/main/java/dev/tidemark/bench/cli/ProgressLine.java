@@ -1,31 +1,56 @@
 package dev.tidemark.bench.cli;
 
 import dev.tidemark.engine.migrate.Progress;
+import dev.tidemark.ffm.Terminal;
 import java.io.PrintStream;
 import java.util.Locale;
 import java.util.function.Consumer;
+import java.util.function.IntSupplier;
 
 /** A line per round; on a terminal the round under way updates in place. */
 final class ProgressLine implements Consumer<Progress> {
-  /** Columns of a terminal that does not say how many it has. */
+  /** Columns of a terminal that nobody knows the width of. */
   private static final int COLUMNS = 80;
 
   private final PrintStream out;
-  private final boolean terminal;
-  private final int columns;
+  private final IntSupplier columns;
   private long roundStartBytes;
   private long roundStartNanos;
   private boolean open;
 
   /**
-   * @param terminal whether what is printed can be overwritten
-   * @param columns its width, as the environment's {@code COLUMNS} says it; null for 80
+   * @param columns the terminal's width, asked for each line that is to be overwritten; null if it
+   *     is no terminal
    */
-  ProgressLine(PrintStream out, boolean terminal, String columns) {
+  ProgressLine(PrintStream out, IntSupplier columns) {
     this.out = out;
-    this.terminal = terminal;
-    this.columns =
-        columns != null && columns.matches("[1-9][0-9]{0,4}") ? Integer.parseInt(columns) : COLUMNS;
+    this.columns = columns;
+  }
+
+  /**
+   * For a standard stream of this process.
+   *
+   * @param descriptor the stream's
+   */
+  static ProgressLine on(PrintStream out, int descriptor) {
+    return new ProgressLine(
+        out,
+        Terminal.columns(descriptor).isEmpty()
+            ? null
+            : () -> columns(Terminal.columns(descriptor).orElse(0), System.getenv("COLUMNS")));
+  }
+
+  /**
+   * @param asked what the terminal says; 0 if it does not know
+   * @param environment what {@code COLUMNS} says; null for nothing
+   */
+  static int columns(int asked, String environment) {
+    if (asked > 0) {
+      return asked;
+    }
+    return environment != null && environment.matches("[1-9][0-9]{0,4}")
+        ? Integer.parseInt(environment)
+        : COLUMNS;
   }
 
   @Override
@@ -36,10 +61,11 @@ final class ProgressLine implements Consumer<Progress> {
         roundStartNanos = progress.elapsedNanos();
       }
       case SENDING -> {
-        if (terminal) {
+        if (columns != null) {
           String line = text(progress);
           // The last column stays free: a character there may wrap.
-          out.print("\r" + line.substring(0, Math.min(line.length(), columns - 1)) + "\033[K");
+          int end = Math.min(line.length(), columns.getAsInt() - 1);
+          out.print("\r" + line.substring(0, end) + "\033[K");
           out.flush();
           open = true;
         }

@@ -73,7 +73,8 @@ final class ReceiveCommand implements Callable<Integer> {
 
   @Override
   public Integer call() throws InterruptedException, IOException {
-    if ((endpoint == null) == (parent == null)) {
+    if ((endpoint == null) == (parent == null)
+        || parent != null && !ReceiverProcess.isOurs(parent)) {
       throw new ParameterException(
           spec.commandLine(), "where to listen? --listen=tcp:127.0.0.1:4444, for one");
     }

@@ -13,6 +13,7 @@ import java.nio.file.attribute.PosixFilePermissions;
 import java.security.SecureRandom;
 import java.util.HexFormat;
 import java.util.concurrent.TimeUnit;
+import java.util.regex.Pattern;
 
 /**
  * A receiving process of this program's own, on a connection that no other process can get: it
@@ -25,6 +26,8 @@ import java.util.concurrent.TimeUnit;
  */
 final class ReceiverProcess implements AutoCloseable {
   private static final long START_SECONDS = 60;
+  private static final Pattern NAME = Pattern.compile("tidemark-[0-9a-f]{16}");
+  private static final String SOCKET = "socket";
 
   /** Length of the longest path of a Unix socket, in bytes. */
   private static final int MAX_PATH = 107;
@@ -77,11 +80,18 @@ final class ReceiverProcess implements AutoCloseable {
   private static Path newPath() {
     byte[] random = new byte[8];
     new SecureRandom().nextBytes(random);
-    Path inside = Path.of("tidemark-" + HexFormat.of().formatHex(random), "socket");
+    Path inside = Path.of("tidemark-" + HexFormat.of().formatHex(random), SOCKET);
     Path path = Path.of(System.getProperty("java.io.tmpdir")).toAbsolutePath().resolve(inside);
     return path.toString().getBytes(StandardCharsets.UTF_8).length <= MAX_PATH
         ? path
         : Path.of("/tmp").resolve(inside);
+  }
+
+  /** Whether a path is one of {@link #newPath}, which a receiver may remove. */
+  static boolean isOurs(Path path) {
+    return path.endsWith(SOCKET)
+        && path.getParent() != null
+        && NAME.matcher(String.valueOf(path.getParent().getFileName())).matches();
   }
 
   /** The receiver waits for a byte on its standard input, and then connects. */

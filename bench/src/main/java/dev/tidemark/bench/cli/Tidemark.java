@@ -1,7 +1,9 @@
 package dev.tidemark.bench.cli;
 
 import dev.tidemark.ffm.NativeAccess;
-import java.nio.file.FileSystemException;
+import java.nio.file.AccessDeniedException;
+import java.nio.file.FileAlreadyExistsException;
+import java.nio.file.NoSuchFileException;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -110,9 +112,18 @@ public final class Tidemark implements Callable<Integer> {
   /** A failure in one line for people. */
   static String text(Throwable failure) {
     String message = failure.getMessage();
-    // The message of these is a path alone.
-    return Text.line(
-        message == null || failure instanceof FileSystemException ? failure.toString() : message);
+    if (message == null) {
+      return Text.line(failure.toString());
+    }
+    // Of most of these the message is a path alone.
+    String kind =
+        switch (failure) {
+          case NoSuchFileException _ -> "no such file or folder: ";
+          case AccessDeniedException _ -> "access denied: ";
+          case FileAlreadyExistsException _ -> "there is a file already: ";
+          default -> "";
+        };
+    return Text.line(kind + message);
   }
 
   @Override

@@ -3,6 +3,7 @@ package dev.tidemark.bench.cli;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertTrue;
+import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
 import com.google.gson.JsonObject;
 import java.nio.file.Files;
@@ -10,6 +11,7 @@ import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.TimeUnit;
+import java.util.stream.Collectors;
 import java.util.stream.Stream;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
@@ -199,6 +201,45 @@ class CommandLineTest {
             all.codePoints().anyMatch(c -> Character.isDigit(c) && (c < '0' || c > '9')),
             line + ": " + all);
       }
+    }
+  }
+
+  /** With the terminal's own width, in a terminal, as script(1) makes one. */
+  @Test
+  void theProgressLineFitsTheTerminalAndEndsBeforeAMessage() throws Exception {
+    MigrateCommandTest.assumePagemapScan();
+    assumeTrue(Files.isExecutable(Path.of("/usr/bin/script")), "needs script(1)");
+    String java =
+        Program.commandLine(
+                List.of(),
+                "migrate",
+                "--guest",
+                "process",
+                "--ram",
+                "32MiB",
+                "--dirty-rate",
+                "max",
+                "--max-bandwidth",
+                "16MiB",
+                "--time-limit",
+                "1s")
+            .stream()
+            .map(word -> "'" + word + "'")
+            .collect(Collectors.joining(" "));
+    try (Program program =
+        Program.command(
+            List.of("script", "-qefc", "stty cols 60; export COLUMNS=200; " + java, "/dev/null"))) {
+      Program.Ended ended = program.end();
+      assertEquals(1, ended.status(), ended.output());
+      String[] overwritten = ended.output().split("\r(?!\n)");
+      assertTrue(overwritten.length > 3, ended.output());
+      for (String line : overwritten) {
+        if (line.startsWith("round")) {
+          assertTrue(line.replaceFirst("\033\\[K[^\0]*", "").length() < 60, line);
+        }
+      }
+      assertTrue(
+          ended.output().lines().anyMatch(line -> line.startsWith("tidemark: ")), ended.output());
     }
   }
 }

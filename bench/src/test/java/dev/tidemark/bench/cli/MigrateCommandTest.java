@@ -378,6 +378,7 @@ class MigrateCommandTest {
         "receive",
         "receive --listen tcp:127.0.0.1:70000",
         "receive --listen unix:",
+        "receive --parent /tmp/file",
         "receive --listen tcp:127.0.0.1:0 --max-ram some",
         "explain --device ,",
         "explain --device vf0,",

@@ -26,20 +26,27 @@ class ProgressLineTest {
   }
 
   @ParameterizedTest
-  @ValueSource(strings = {"", "20", "79", "80", "200", "-1", "0", "many", "99999999999"})
-  void whatIsOverwrittenFitsTheTerminal(String columns) {
-    ProgressLine line = new ProgressLine(out, true, columns.isEmpty() ? null : columns);
+  @ValueSource(ints = {1, 2, 20, 79, 80, 112, 200})
+  void whatIsOverwrittenFitsTheTerminal(int columns) {
+    ProgressLine line = new ProgressLine(out, () -> columns);
     line.accept(progress(Progress.Phase.HARVESTED));
     line.accept(progress(Progress.Phase.SENDING));
-    int width = columns.matches("[1-9]\\d{1,2}") ? Integer.parseInt(columns) : 80;
     String open = printed().replaceFirst("^\r", "").replaceFirst("\033\\[K$", "");
-    assertTrue(open.length() < width, open.length() + ": " + open);
-    assertTrue(open.length() > 15, open);
+    assertEquals(Math.min(columns - 1, 110), Math.min(open.length(), 110), open);
+  }
+
+  @Test
+  void theTerminalKnowsItsWidthBetterThanTheEnvironment() {
+    assertEquals(100, ProgressLine.columns(100, "60"));
+    assertEquals(60, ProgressLine.columns(0, "60"));
+    for (String nonsense : new String[] {null, "", "0", "-1", "many", "99999999999", "1e2"}) {
+      assertEquals(80, ProgressLine.columns(0, nonsense));
+    }
   }
 
   @Test
   void anOpenLineEndsBeforeAMessage() {
-    ProgressLine line = new ProgressLine(out, true, null);
+    ProgressLine line = new ProgressLine(out, () -> 80);
     line.end();
     assertEquals("", printed());
     line.accept(progress(Progress.Phase.SENDING));
@@ -51,7 +58,7 @@ class ProgressLineTest {
 
   @Test
   void withoutATerminalNothingIsOverwritten() {
-    ProgressLine line = new ProgressLine(out, false, null);
+    ProgressLine line = new ProgressLine(out, null);
     line.accept(progress(Progress.Phase.HARVESTED));
     line.accept(progress(Progress.Phase.SENDING));
     line.accept(progress(Progress.Phase.ARRIVED));
