@@ -2,6 +2,7 @@ package dev.tidemark.engine.bitmap;
 
 import com.sun.management.ThreadMXBean;
 import dev.tidemark.ffm.Mapping;
+import dev.tidemark.ffm.internal.Unwind;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.SegmentAllocator;
 import java.lang.management.ManagementFactory;
@@ -41,14 +42,25 @@ final class HarvestWarmUp implements AutoCloseable {
   private static final long ALL = KINDS * WHOLE_WORDS * 8L;
 
   private final Mapping memory = Mapping.anonymous(KINDS * (BYTES + 64) + ALL);
-  private final Mapping plane = Mapping.anonymous(FAR);
-  private final Mapping summary = Mapping.anonymous(FAR >> 9);
-  private final MemorySegment far = plane.segment();
-  private final MemorySegment near = far.asSlice(0, ALL);
+  private final Mapping plane;
+  private final Mapping summary;
+  private final MemorySegment far;
+  private final MemorySegment near;
   private final List<MemorySegment> inputs = new ArrayList<>();
   private final MemorySegment all;
 
   HarvestWarmUp() {
+    Mapping second = null;
+    try {
+      second = Mapping.anonymous(FAR);
+      summary = Mapping.anonymous(FAR >> 9);
+    } catch (Throwable e) {
+      Unwind.closeAll(e, second, memory);
+      throw e;
+    }
+    plane = second;
+    far = plane.segment();
+    near = far.asSlice(0, ALL);
     SegmentAllocator slices = SegmentAllocator.slicingAllocator(memory.segment());
     Random random = new Random(1);
     long bits = BYTES * 8;
@@ -141,8 +153,6 @@ final class HarvestWarmUp implements AutoCloseable {
 
   @Override
   public void close() {
-    summary.close();
-    plane.close();
-    memory.close();
+    Unwind.rethrow(Unwind.closeAll(null, summary, plane, memory));
   }
 }

@@ -29,6 +29,12 @@ public final class FillPlane implements AutoCloseable {
   /** The log's current fill plane; set at each flip, under the log's lock. */
   MemorySegment map;
 
+  /**
+   * Whose the plane is, null if nobody's or the log is closed: a thread only ever finds itself here
+   * while it holds the log's lock. Not volatile, for {@link #set}, which is called per page.
+   */
+  Thread holder;
+
   long mergedWords;
   long markWords;
   long queries;
@@ -41,7 +47,7 @@ public final class FillPlane implements AutoCloseable {
 
   /** What writes here must hold the plane: closing the log waits for that, and for nothing else. */
   private void checkHeld() {
-    if (!log.isFilling()) {
+    if (holder != Thread.currentThread()) {
       throw new ClosedException("fill plane of block " + log.block().name());
     }
   }

@@ -154,12 +154,8 @@ public final class RamBlockLog implements AutoCloseable {
       lock.unlock();
       throw closedException();
     }
+    fill.holder = Thread.currentThread();
     return fill;
-  }
-
-  /** Whether the calling thread holds the fill plane of an open log. */
-  boolean isFilling() {
-    return lock.isHeldByCurrentThread() && !closed;
   }
 
   void checkNotClosed() {
@@ -173,6 +169,9 @@ public final class RamBlockLog implements AutoCloseable {
   }
 
   void unlock() {
+    if (lock.getHoldCount() == 1) {
+      fill.holder = null;
+    }
     lock.unlock();
   }
 
@@ -271,6 +270,7 @@ public final class RamBlockLog implements AutoCloseable {
         return;
       }
       closed = true;
+      fill.holder = null;
       epoch.end();
       Unwind.rethrow(Unwind.closeAll(null, planeA, planeB, lineMapping, marks));
     } finally {

@@ -93,10 +93,10 @@ public final class Pagemap implements AutoCloseable {
             PM_SCAN_WP_MATCHING | PM_SCAN_CHECK_WPASYNC, 0, PAGE_IS_WRITTEN, 0, PAGE_IS_WRITTEN, 0);
   }
 
-  private Pagemap(Fd fd, int capacity) {
+  private Pagemap(MemorySegment memory, Fd fd, int capacity) {
+    this.memory = memory;
     this.fd = fd;
     this.capacity = capacity;
-    this.memory = Arena.ofAuto().allocate(ARG_BYTES + capacity * REGION_BYTES, 8);
   }
 
   private static long argument(String field) {
@@ -131,7 +131,9 @@ public final class Pagemap implements AutoCloseable {
     if (capacity < 1) {
       throw new IllegalArgumentException("room for " + capacity + " regions");
     }
-    return new Pagemap(Fd.open(PATH, Fd.O_RDONLY), capacity);
+    // The memory first: with the descriptor open nothing else can fail.
+    MemorySegment memory = Arena.ofAuto().allocate(ARG_BYTES + capacity * REGION_BYTES, 8);
+    return new Pagemap(memory, Fd.open(PATH, Fd.O_RDONLY), capacity);
   }
 
   /** The most regions that one scan returns. */

@@ -22,6 +22,7 @@ import dev.tidemark.ffm.Fd;
 import dev.tidemark.ffm.Ioctl;
 import dev.tidemark.ffm.LinuxException;
 import dev.tidemark.ffm.internal.Libc;
+import dev.tidemark.ffm.internal.Unwind;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.util.Locale;
@@ -116,13 +117,16 @@ public final class Userfaultfd implements AutoCloseable {
     try {
       api(fd, features);
       return new Userfaultfd(fd);
-    } catch (LinuxException e) {
-      fd.close();
-      Optional<String> why = probe().missing(features);
-      if (why.isEmpty()) {
+    } catch (Throwable e) {
+      Unwind.closeAll(e, fd);
+      if (!(e instanceof LinuxException refused)) {
         throw e;
       }
-      throw new LinuxException("ioctl(UFFDIO_API)", e.errno(), why.get());
+      Optional<String> why = probe().missing(features);
+      if (why.isEmpty()) {
+        throw refused;
+      }
+      throw new LinuxException("ioctl(UFFDIO_API)", refused.errno(), why.get());
     }
   }
 
