@@ -126,13 +126,13 @@ public enum DeviceFault {
       "dmalog",
       true,
       new Patch(
-          "engine/src/main/java/dev/tidemark/engine/device/IncomingVfioDevice.java",
-          "      stream.write(piece);\n",
+          "engine/src/main/java/dev/tidemark/engine/device/VfioStateInput.java",
+          "      device.accept(piece);\n",
           """
                 if (left == 56) {
                   piece.set(java.lang.foreign.ValueLayout.JAVA_LONG, 40, ~0L);
                 }
-                stream.write(piece);
+                device.accept(piece);
           """)),
 
   A_RESTART_WITHOUT_MARKING(

@@ -4,11 +4,9 @@ import static dev.tidemark.ffm.vfio.VfioUapi.*;
 
 import dev.tidemark.engine.migrate.IncomingDevice;
 import dev.tidemark.engine.stream.SectionInput;
-import dev.tidemark.engine.stream.StreamException;
 import dev.tidemark.ffm.vfio.VfioDevice;
 import dev.tidemark.ffm.vfio.VfioMigrationStream;
 import java.lang.foreign.Arena;
-import java.lang.foreign.MemorySegment;
 
 /**
  * A VFIO device that arrives: RESUMING while its state is loaded, STOP when it is complete, and
@@ -23,10 +21,9 @@ public final class IncomingVfioDevice implements IncomingDevice {
   private final VfioDevice device;
   private final boolean p2p;
   private Arena arena;
-  private MemorySegment buffer;
+  private VfioStateInput state;
   private VfioMigrationStream stream;
   private boolean started;
-  private boolean setUp;
 
   /**
    * @param path the same as at the source
@@ -62,50 +59,15 @@ public final class IncomingVfioDevice implements IncomingDevice {
   @Override
   public void start() {
     started = true;
-    setUp = false;
     free();
     arena = Arena.ofShared();
-    buffer = arena.allocate(VfioStateFormat.CHUNK, 64);
     stream = device.setMigDeviceState(VFIO_DEVICE_STATE_RESUMING).orElseThrow();
+    state = new VfioStateInput(name, arena.allocate(VfioStateFormat.CHUNK, 64), stream::write);
   }
 
   @Override
   public void load(SectionInput input) {
-    while (true) {
-      long at = input.position();
-      long tag = input.be64();
-      if (!setUp && tag != VfioStateFormat.SETUP_STATE) {
-        throw wrong(at, "does not begin with SETUP_STATE, but with 0x" + Long.toHexString(tag));
-      }
-      if (tag == VfioStateFormat.END_OF_STATE) {
-        return;
-      } else if (tag == VfioStateFormat.SETUP_STATE && !setUp) {
-        setUp = true;
-      } else if (tag == VfioStateFormat.DATA_STATE) {
-        data(input);
-      } else if (tag == VfioStateFormat.CONFIG_STATE) {
-        throw wrong(at, "has the configuration space of a QEMU's device, which is not loaded here");
-      } else if (tag != VfioStateFormat.INIT_DATA_SENT) {
-        throw wrong(at, "has a tag that is not known, or not here: 0x" + Long.toHexString(tag));
-      }
-    }
-  }
-
-  private void data(SectionInput input) {
-    long at = input.position();
-    long length = input.be64();
-    if (length <= 0) {
-      throw wrong(at, "has data of " + Long.toUnsignedString(length) + " bytes");
-    }
-    for (long left = length; left > 0; left -= buffer.byteSize()) {
-      MemorySegment piece = left >= buffer.byteSize() ? buffer : buffer.asSlice(0, left);
-      input.bytes(piece);
-      stream.write(piece);
-    }
-  }
-
-  private StreamException wrong(long at, String what) {
-    return new StreamException("stream byte " + at + ": section " + name + " " + what);
+    state.load(input);
   }
 
   @Override

@@ -127,6 +127,9 @@ final class GatherOutput implements SectionOutput {
 
   /** Writes all that there is. */
   void flush() {
+    if (vectors == null) {
+      return;
+    }
     pointToSmall();
     long length = vectors.remaining();
     if (length > 0) {

@@ -130,6 +130,7 @@ class UnreadableMemoryTest {
                 }
               });
       Thread.ofPlatform().daemon().start(destination);
+      tracker.coverByMarks(tracker.logs().getFirst(), 0, PAGES);
       MigrationOptions options =
           new MigrationOptions(
               Duration.ofMillis(300),

@@ -6,6 +6,11 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 import static org.junit.jupiter.params.provider.Arguments.arguments;
 
+import com.sun.management.ThreadMXBean;
+import java.lang.management.BufferPoolMXBean;
+import java.lang.management.ManagementFactory;
+import java.nio.charset.StandardCharsets;
+import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.HexFormat;
 import java.util.LinkedHashMap;
@@ -99,6 +104,8 @@ class StreamReaderTest {
         arguments("machine length", "ffffffff", "machine's name"),
         arguments("machine", "6e6f6e66", "machine: expected none, found nonf"),
         arguments("machine", "6e0a1b65", "machine: expected none, found n??e"),
+        // C1 (8-bit CSI), right-to-left override, line separator, private use.
+        arguments("machine length", "0000000e" + "61c29be280aee280a8ee808062ff", "found a????b"),
         arguments("start", "05", "subsection"),
         arguments(
             "start",
@@ -365,6 +372,87 @@ class StreamReaderTest {
     try (Destination destination = new Destination()) {
       destination.load(bytes(fields));
       destination.check(NEW, 0);
+    }
+  }
+
+  @Test
+  void skippedSectionsComeOnce() throws Exception {
+    String timer = "0574696d6572" + "00000000" + "00000002" + "ff".repeat(24);
+    Map<String, String> fields = good();
+    fields.put(
+        "full",
+        "04" + "00000009" + timer + "7e00000009" + "04" + "0000000a" + timer + "7e0000000a" + "04");
+    try (Destination destination = new Destination()) {
+      StreamException e =
+          assertThrows(StreamException.class, () -> destination.load(bytes(fields)));
+      assertTrue(e.getMessage().contains("section timer/0 is not known here"), e.getMessage());
+    }
+  }
+
+  @Test
+  void aLengthThatIsOnlyClaimedAllocatesNothing() throws Exception {
+    ThreadMXBean threads = (ThreadMXBean) ManagementFactory.getThreadMXBean();
+    String good = String.join("", good().values());
+    for (int i = 0; i < 3; i++) {
+      try (Destination destination = new Destination();
+          Connection connection =
+              Connection.giving(HexFormat.of().parseHex(good + "06" + "01000000" + "7b7d"));
+          StreamReader reader = destination.reader(connection)) {
+        reader.loadUntilHandover();
+        long before = threads.getCurrentThreadAllocatedBytes();
+        assertThrows(StreamException.class, reader::description);
+        long bytes = threads.getCurrentThreadAllocatedBytes() - before;
+        assertTrue(bytes < 4 << 20, bytes + " bytes allocated for a description of 2 bytes");
+      }
+    }
+  }
+
+  @Test
+  void aLongDescriptionArrives() throws Exception {
+    byte[] json = new byte[300_001];
+    Arrays.fill(json, (byte) ' ');
+    json[300_000] = '.';
+    String good = String.join("", good().values());
+    String found =
+        describe(good + "06" + "000493e1" + HexFormat.of().formatHex(json)).orElseThrow();
+    assertEquals(new String(json, StandardCharsets.UTF_8), found);
+  }
+
+  /** Without this the buffers wait for a collection, which a VMM may have turned off. */
+  @Test
+  void aRefusedStreamLeavesNoNativeMemory() throws Exception {
+    BufferPoolMXBean direct =
+        ManagementFactory.getPlatformMXBeans(BufferPoolMXBean.class).stream()
+            .filter(pool -> pool.getName().equals("direct"))
+            .findFirst()
+            .orElseThrow();
+    List<StreamReader> kept = new ArrayList<>();
+    long before = 0;
+    for (int i = 0; i < 21; i++) {
+      if (i == 1) {
+        before = direct.getMemoryUsed();
+      }
+      try (Destination destination = new Destination();
+          Connection connection = Connection.giving(new byte[] {1, 2, 3, 4});
+          StreamReader reader = destination.reader(connection)) {
+        assertThrows(StreamException.class, reader::loadUntilHandover);
+        kept.add(reader);
+      }
+    }
+    long left = direct.getMemoryUsed() - before;
+    // One buffer has 256 KiB; some bytes of each socket and errno are collected later.
+    assertTrue(left < 64 << 10, left + " bytes left by " + kept.size() + " readers");
+  }
+
+  @Test
+  void aMachineNameThatNoReaderTakesIsRefusedAtBothEnds() throws Exception {
+    String longName = "x".repeat(256);
+    try (Connection connection = Connection.open();
+        StreamWriter writer = new StreamWriter(connection.near(), new Throttle(0))) {
+      assertThrows(IllegalArgumentException.class, () -> writer.begin(longName));
+      assertThrows(
+          IllegalArgumentException.class,
+          () -> new StreamReader(connection.far(), longName, List.of(), List.of()));
     }
   }
 
