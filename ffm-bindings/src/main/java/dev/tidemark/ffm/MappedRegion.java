@@ -44,9 +44,12 @@ public record MappedRegion(
     // Paths may have any bytes: ISO 8859-1 takes them all.
     try (BufferedReader lines = Files.newBufferedReader(MAPS, StandardCharsets.ISO_8859_1)) {
       for (String line = lines.readLine(); line != null; line = lines.readLine()) {
-        MappedRegion region = parse(line);
-        if (region.start < end && region.end > start) {
-          found.add(region);
+        int dash = line.indexOf('-');
+        int space = line.indexOf(' ', dash);
+        long first = Long.parseUnsignedLong(line, 0, dash, 16);
+        long last = Long.parseUnsignedLong(line, dash + 1, space, 16);
+        if (first < end && last > start) {
+          found.add(parse(first, last, line));
         }
       }
     } catch (IOException e) {
@@ -55,12 +58,11 @@ public record MappedRegion(
     return found;
   }
 
-  private static MappedRegion parse(String line) {
+  private static MappedRegion parse(long start, long end, String line) {
     String[] fields = line.split(" +", 6);
-    int dash = fields[0].indexOf('-');
     return new MappedRegion(
-        Long.parseUnsignedLong(fields[0].substring(0, dash), 16),
-        Long.parseUnsignedLong(fields[0].substring(dash + 1), 16),
+        start,
+        end,
         fields[1].charAt(0) == 'r',
         fields[1].charAt(1) == 'w',
         fields[1].charAt(3) == 's',

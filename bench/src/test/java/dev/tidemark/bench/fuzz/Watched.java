@@ -10,8 +10,8 @@ public final class Watched {
   /** Of processor time, so that a busy machine is no finding: some thousand times the usual. */
   private static final long MAX_NANOS = 1_000_000_000;
 
-  /** What exceptions and sockets take, many times over; a claim of megabytes is more. */
-  private static final long MAX_BYTES = 1 << 20;
+  /** What exceptions, sockets and reading /proc/self/maps take; a claimed description is more. */
+  private static final long MAX_BYTES = 4 << 20;
 
   private static final long MAX_BYTES_PER_INPUT_BYTE = 256;
 
