@@ -64,7 +64,11 @@ class PlantedFaultTest {
         """
               for (KvmDirtyRing ring : rings) {
                 try {
-                  unreset += ring.harvest(sink);
+                  int taken = ring.harvest(sink);
+                  unreset += taken;
+                  if (taken > 0) {
+                    addCandidate();
+                  }
                 } catch (RuntimeException | Error e) {
                   failure = first(failure, e);
                 }
@@ -75,7 +79,11 @@ class PlantedFaultTest {
               failure = takeBack(failure);
               for (KvmDirtyRing ring : rings) {
                 try {
-                  unreset += ring.harvest(sink);
+                  int taken = ring.harvest(sink);
+                  unreset += taken;
+                  if (taken > 0) {
+                    addCandidate();
+                  }
                 } catch (RuntimeException | Error e) {
                   failure = first(failure, e);
                 }

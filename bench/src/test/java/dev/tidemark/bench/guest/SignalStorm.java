@@ -112,7 +112,8 @@ final class SignalStorm {
         send();
       }
       barrier.await();
-      send();
+      tracker.lastSync();
+      take();
       if (failure != null) {
         failure.printStackTrace();
         return 2;
@@ -138,6 +139,10 @@ final class SignalStorm {
   private void send() {
     tracker.sync();
     syncs++;
+    take();
+  }
+
+  private void take() {
     tracker.harvest();
     RunCursor runs = tracker.logs().getFirst().epoch().runs();
     for (int found; (found = runs.batch()) > 0; ) {

@@ -9,6 +9,7 @@ import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Set;
 import java.util.concurrent.locks.ReentrantLock;
+import java.util.function.BooleanSupplier;
 
 /**
  * KVM's dirty rings: one per vCPU, an entry per page that was written for the first time since it
@@ -26,6 +27,10 @@ import java.util.concurrent.locks.ReentrantLock;
  * that fails, each later reap tries it again and marks all pages. {@link #sync()} throws each such
  * failure, those of other threads' reaps too: {@link DirtyTracker#failures()} counts it.
  *
+ * <p>A stop of the process in a reset is seen by nothing but that the thread slept. Then the pages
+ * about the last entry of each ring count as dirty once more at the last sync ({@link
+ * #alwaysDirtyPages}); if that were too many, it is a failure as above.
+ *
  * <p>Threading: {@link #reap()} from any thread, such as a vCPU's own on {@code
  * KVM_EXIT_DIRTY_RING_FULL}; such a thread must not hold a fill plane. Cost: proportional to the
  * entries, a few system calls for the reset, no allocation.
@@ -33,7 +38,13 @@ import java.util.concurrent.locks.ReentrantLock;
 public final class KvmDirtyRingSource implements DirtySource {
   private static final KvmDirtyRing.Sink NOWHERE = (_, _) -> {};
 
+  /** The kernel protects entries together whose pages are so few apart. */
+  private static final int BATCH = 64;
+
+  private static final int MOST_SUSPECTS = 256;
+
   private final Reset reset;
+  private final BooleanSupplier slept;
   private final KvmDirtyRing[] rings;
   private final KvmSlot[] slots;
   private final KvmLogging logging;
@@ -55,6 +66,17 @@ public final class KvmDirtyRingSource implements DirtySource {
   /** Whether pages may be unprotected whose next writes no ring would tell. */
   private boolean unprotected;
 
+  /** The last entry of each ring before a reset in which the thread slept. */
+  private final int[] suspectSlots = new int[MOST_SUSPECTS];
+
+  private final long[] suspectPages = new long[MOST_SUSPECTS];
+  private int suspects;
+
+  /** Such entries of the reap under way, after these. */
+  private int candidates;
+
+  private int lastSlot;
+  private long lastPage;
   private long strangers;
 
   /** Failed reaps outside of syncs since the last sync, and the first one's failure. */
@@ -78,12 +100,18 @@ public final class KvmDirtyRingSource implements DirtySource {
    */
   public KvmDirtyRingSource(
       KvmVm vm, List<KvmDirtyRing> rings, List<KvmSlot> slots, Runnable kickVcpus) {
-    this(vm, rings, slots, kickVcpus, vm::resetDirtyRings);
+    this(vm, rings, slots, kickVcpus, vm::resetDirtyRings, vm::sleptInReset);
   }
 
   KvmDirtyRingSource(
-      KvmVm vm, List<KvmDirtyRing> rings, List<KvmSlot> slots, Runnable kickVcpus, Reset reset) {
+      KvmVm vm,
+      List<KvmDirtyRing> rings,
+      List<KvmSlot> slots,
+      Runnable kickVcpus,
+      Reset reset,
+      BooleanSupplier slept) {
     this.reset = reset;
+    this.slept = slept;
     this.rings = rings.toArray(KvmDirtyRing[]::new);
     this.slots = slots.toArray(KvmSlot[]::new);
     this.logging = new KvmLogging(vm, this.slots);
@@ -117,6 +145,7 @@ public final class KvmDirtyRingSource implements DirtySource {
       logging.start();
       tracking = true;
       unprotected = false;
+      suspects = 0;
       untold = 0;
     } finally {
       reapLock.unlock();
@@ -192,9 +221,14 @@ public final class KvmDirtyRingSource implements DirtySource {
       }
       placePlanes();
       Throwable failure = null;
+      candidates = 0;
       for (KvmDirtyRing ring : rings) {
         try {
-          unreset += ring.harvest(sink);
+          int taken = ring.harvest(sink);
+          unreset += taken;
+          if (taken > 0) {
+            addCandidate();
+          }
         } catch (RuntimeException | Error e) {
           failure = first(failure, e);
         }
@@ -242,6 +276,16 @@ public final class KvmDirtyRingSource implements DirtySource {
       return;
     }
     planeOfSlot[number].set(slot.firstPage() + page, 1);
+    lastSlot = number;
+    lastPage = page;
+  }
+
+  private void addCandidate() {
+    int at = suspects + candidates++;
+    if (at < MOST_SUSPECTS) {
+      suspectSlots[at] = lastSlot;
+      suspectPages[at] = lastPage;
+    }
   }
 
   private Throwable takeBack(Throwable failure) {
@@ -254,7 +298,11 @@ public final class KvmDirtyRingSource implements DirtySource {
       long harvested = unreset;
       boolean all = reset.reset(harvested);
       unreset = 0;
-      if (all) {
+      if (all && !slept.getAsBoolean()) {
+        return failure;
+      }
+      if (all && suspects + candidates <= MOST_SUSPECTS) {
+        suspects += candidates;
         return failure;
       }
       return first(
@@ -279,6 +327,7 @@ public final class KvmDirtyRingSource implements DirtySource {
     try {
       logging.start();
       unprotected = false;
+      suspects = 0;
     } catch (RuntimeException | Error e) {
       failure = first(failure, e);
     }
@@ -304,6 +353,33 @@ public final class KvmDirtyRingSource implements DirtySource {
   @Override
   public void markAll() {
     logging.markAll();
+  }
+
+  @Override
+  public long alwaysDirtyPages() {
+    reapLock.lock();
+    try {
+      return suspects * (2L * BATCH - 1);
+    } finally {
+      reapLock.unlock();
+    }
+  }
+
+  @Override
+  public void markAlwaysDirty() {
+    reapLock.lock();
+    try {
+      for (int i = 0; i < suspects; i++) {
+        KvmSlot slot = byNumber[suspectSlots[i]];
+        long first = Math.max(0, suspectPages[i] - BATCH + 1);
+        long end = Math.min(slot.pages(), suspectPages[i] + BATCH);
+        try (FillPlane fill = slot.log().fill()) {
+          fill.set(slot.firstPage() + first, end - first);
+        }
+      }
+    } finally {
+      reapLock.unlock();
+    }
   }
 
   /** Turns logging off, then empties the rings: a vCPU whose ring was full can run on. */

@@ -27,8 +27,10 @@ import java.lang.foreign.ValueLayout;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.SplittableRandom;
+import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.concurrent.atomic.AtomicReference;
+import java.util.function.BooleanSupplier;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
@@ -105,7 +107,11 @@ class KvmDirtyRingSourceTest {
   }
 
   private KvmDirtyRingSource track(KvmDirtyRingSource.Reset reset) {
-    var source = new KvmDirtyRingSource(guest.vm, rings, slots, () -> {}, reset);
+    return track(reset, () -> false);
+  }
+
+  private KvmDirtyRingSource track(KvmDirtyRingSource.Reset reset, BooleanSupplier slept) {
+    var source = new KvmDirtyRingSource(guest.vm, rings, slots, () -> {}, reset, slept);
     tracker.add(source);
     tracker.start();
     round();
@@ -373,6 +379,44 @@ class KvmDirtyRingSourceTest {
     guest.vm.setUserMemoryRegion(
         MiniGuest.SLOT, 0, MiniGuest.TEST_START, memory.byteSize(), memory.address());
     return false;
+  }
+
+  /** As a stop does that comes after the last entry was counted. */
+  @Test
+  void afterAResetInWhichTheThreadSleptThePagesAboutTheLastEntryAreSentOnceMore() {
+    var slept = new AtomicBoolean();
+    KvmDirtyRingSource source =
+        track(
+            harvested ->
+                slept.get() ? !unprotecting(harvested) : guest.vm.resetDirtyRings(harvested),
+            slept::get);
+    write(0, 100, 3, 10);
+    slept.set(true);
+    assertEquals(3, round());
+    slept.set(false);
+    assertEquals(127, source.alwaysDirtyPages());
+    write(0, 100, 3, 20);
+    assertEquals(0, round(), "no ring tells of it");
+    tracker.lastSync();
+    assertEquals(127, send());
+    assertNothingLost();
+    assertEquals(0, tracker.failures());
+  }
+
+  @Test
+  void tooManySuchResetsAreAFailure() {
+    track(guest.vm::resetDirtyRings, () -> true);
+    int resets = 0;
+    while (tracker.failures() == 0) {
+      write(resets % VCPUS, 5, 1, resets);
+      round();
+      resets++;
+    }
+    assertEquals(257, resets);
+    assertNothingLost();
+    write(0, 5, 1, 1);
+    assertEquals(1, round());
+    assertEquals(1, tracker.failures());
   }
 
   @Test

@@ -93,6 +93,8 @@ public final class Libc {
       bind(-1, "pthread_sigmask", JAVA_INT, JAVA_INT, ADDRESS, ADDRESS);
   private static final MethodHandle MH$sigtimedwait =
       bind(-1, "sigtimedwait", JAVA_INT, ADDRESS, ADDRESS, ADDRESS);
+  private static final MethodHandle MH$getrusage =
+      bind(-1, "getrusage", JAVA_INT, JAVA_INT, ADDRESS);
 
   private Libc() {}
 
@@ -484,6 +486,15 @@ public final class Libc {
     MemorySegment state = CAPTURE.get();
     try {
       return result((int) MH$sigtimedwait.invokeExact(state, set, info, timeout), state);
+    } catch (Throwable t) {
+      throw unexpected(t);
+    }
+  }
+
+  public static int getrusage(int who, MemorySegment usage) {
+    MemorySegment state = CAPTURE.get();
+    try {
+      return result((int) MH$getrusage.invokeExact(state, who, usage), state);
     } catch (Throwable t) {
       throw unexpected(t);
     }

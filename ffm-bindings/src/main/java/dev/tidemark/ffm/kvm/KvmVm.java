@@ -55,6 +55,10 @@ public final class KvmVm implements AutoCloseable {
    */
   private static final MemorySegment BLOCKED = Arena.global().allocate(SIGSET_BYTES, 8);
 
+  private static final int RUSAGE_THREAD = 1;
+  private static final long RUSAGE_BYTES = 144;
+  private static final long RUSAGE$nvcsw = 128;
+
   /** A call returns early for a signal; so often without any progress is no accident. */
   private static final int RESETS_WITHOUT_PROGRESS = 1000;
 
@@ -68,8 +72,11 @@ public final class KvmVm implements AutoCloseable {
 
   private final Fd fd;
 
-  /** The mask to restore, guarded by itself. */
+  /** The mask to restore, guarded by itself, as are the next two. */
   private final MemorySegment signals = Arena.ofAuto().allocate(SIGSET_BYTES, 8);
+
+  private final MemorySegment usage = Arena.ofAuto().allocate(RUSAGE_BYTES, 8);
+  private boolean slept;
 
   /** The arguments of the dirty-log calls, guarded by itself. */
   private final MemorySegment log = Arena.ofAuto().allocate(KvmLayouts.KVM_CLEAR_DIRTY_LOG);
@@ -302,7 +309,7 @@ public final class KvmVm implements AutoCloseable {
    * unprotected whose entries it has freed and counted: no ring ever tells of their next writes. So
    * the signals of the calling thread are blocked meanwhile, but for those that an instruction of
    * its own raises. What no mask blocks (a stop, a freezer, a tracer) shows by a count that is
-   * short, unless it comes in the fraction of a microsecond after the last entry was counted.
+   * short, unless it comes after the last entry was counted: see {@link #sleptInReset()}.
    *
    * @param harvested how many entries were harvested from all rings and not freed yet
    * @return true if the page of each of them is protected again; false if some may not be, because
@@ -316,7 +323,9 @@ public final class KvmVm implements AutoCloseable {
     synchronized (signals) {
       Libc.check(Libc.pthreadSigmask(SIG_BLOCK, BLOCKED, signals), "pthread_sigmask(SIG_BLOCK)");
       try {
+        long sleeps = sleeps();
         long freed = resetOnce();
+        slept = sleeps() != sleeps;
         if (freed == harvested) {
           return true;
         }
@@ -339,6 +348,22 @@ public final class KvmVm implements AutoCloseable {
         Libc.pthreadSigmask(SIG_SETMASK, signals, MemorySegment.NULL);
       }
     }
+  }
+
+  /**
+   * Whether the thread slept during the last {@link #resetDirtyRings} of this thread. If it did, it
+   * may have been stopped after the last entry was counted: then the pages of the last entries of
+   * one ring, within 63 pages of its last one, may be unprotected, although the count is right.
+   * Mostly it is the JVM that made it wait.
+   */
+  public boolean sleptInReset() {
+    synchronized (signals) {
+      return slept;
+    }
+  }
+
+  private long sleeps() {
+    return Libc.getrusage(RUSAGE_THREAD, usage) < 0 ? 0 : usage.get(JAVA_LONG, RUSAGE$nvcsw);
   }
 
   private long resetOnce() {
