@@ -18,7 +18,7 @@ class FormatsTest {
   /** These format with the default locale, which is the user's. */
   private static final Pattern DEFAULT_LOCALE =
       Pattern.compile(
-          "\\.formatted\\(|(?:String\\.format|\\.printf|new Formatter)\\(\\s*(?!Locale\\.ROOT)"
+          "\\.formatted\\(|(?:String\\.format|\\.printf|new Formatter)\\(\\s*+(?!Locale\\.ROOT)"
               + "|to(?:Lower|Upper)Case\\(\\)");
 
   @Test
