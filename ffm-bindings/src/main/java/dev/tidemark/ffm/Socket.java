@@ -292,8 +292,13 @@ public final class Socket implements AutoCloseable {
   }
 
   private static int create(int family, int flags) {
-    return (int)
-        check(Libc.socket(family, SOCK_STREAM | SOCK_CLOEXEC | flags, 0), "socket(" + family + ")");
+    String call =
+        switch (family) {
+          case Sockaddr.AF_UNIX -> "socket(AF_UNIX)";
+          case Sockaddr.AF_INET -> "socket(AF_INET)";
+          default -> "socket(AF_INET6)";
+        };
+    return (int) check(Libc.socket(family, SOCK_STREAM | SOCK_CLOEXEC | flags, 0), call);
   }
 
   /** What every TCP connection gets, where the kernel lets it. */
@@ -649,7 +654,7 @@ public final class Socket implements AutoCloseable {
         return true;
       }
       if (result != -Errno.EINTR) {
-        Libc.check(result, "poll");
+        Libc.check(result, "poll of descriptor " + number);
         if (System.nanoTime() - start >= limitNanos) {
           return false;
         }
