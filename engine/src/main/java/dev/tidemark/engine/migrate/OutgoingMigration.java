@@ -630,8 +630,8 @@ public final class OutgoingMigration {
   private synchronized String reason(Throwable failure) {
     String text = Failures.text(failure);
     if (refused) {
-      return "the guest runs nowhere: the destination was told to go, could not run it, and says"
-          + " that nothing runs there ("
+      return "the guest runs nowhere: the destination was told to go, and answers that it could not"
+          + " run it and nothing runs there ("
           + text
           + "); it is stopped at the source, with its memory and state";
     }

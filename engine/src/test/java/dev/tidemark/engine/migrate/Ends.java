@@ -12,6 +12,7 @@ import java.net.InetSocketAddress;
 import java.time.Duration;
 import java.util.List;
 import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.TimeUnit;
 import java.util.function.Consumer;
 
 /** Two ends of a migration in one process, with guests that only know whether they run. */
@@ -109,6 +110,11 @@ final class Ends implements AutoCloseable {
               }
             });
     return arrival;
+  }
+
+  /** Why the guest was not taken over; null if it was. */
+  static Throwable failure(CompletableFuture<IncomingResult> arrival) throws Exception {
+    return arrival.handle((arrived, failure) -> failure).get(60, TimeUnit.SECONDS);
   }
 
   boolean sameMemory() {

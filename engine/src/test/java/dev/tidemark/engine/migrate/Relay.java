@@ -177,10 +177,15 @@ final class Relay implements AutoCloseable {
     }
   }
 
-  @Override
-  public void close() throws IOException {
+  /** Ends both connections. */
+  void cut() throws IOException {
     listener.close();
     closeQuietly(source);
     closeQuietly(target);
+  }
+
+  @Override
+  public void close() throws IOException {
+    cut();
   }
 }
