@@ -10,6 +10,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
 import com.sun.management.ThreadMXBean;
+import dev.tidemark.engine.ChildJvm;
 import dev.tidemark.ffm.Mapping;
 import dev.tidemark.ffm.Pages;
 import java.io.IOException;
@@ -19,10 +20,8 @@ import java.lang.foreign.MemorySegment;
 import java.lang.management.ManagementFactory;
 import java.lang.reflect.Method;
 import java.lang.reflect.Proxy;
-import java.net.URI;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.util.ArrayList;
 import java.util.List;
 import java.util.Set;
 import java.util.SplittableRandom;
@@ -61,55 +60,52 @@ class BitmapsTest {
 
   @Test
   void theChoiceIsOneLineInTheLog() throws Exception {
-    Child child =
-        run(
-            List.of(
-                "@" + Path.of(System.getProperty("tidemark.root"), "jdk-flags.txt"),
-                "-Dtidemark.vector=forbid"));
-    assertEquals(0, child.status, child.output);
+    ChildJvm child = run(List.of(ChildJvm.FLAGS, "-Dtidemark.vector=forbid"));
+    assertEquals(0, child.status(), child.output());
     assertEquals(
         1,
         child
-            .output
+            .output()
             .lines()
             .filter(line -> line.contains("bitmap operations: scalar: tidemark.vector=forbid"))
             .count(),
-        child.output);
+        child.output());
   }
 
   @Test
   void requiringVectorsTurnsAFallbackIntoAnError() throws Exception {
-    Child child = run(List.of("-Dtidemark.vector=require"));
-    assertEquals(1, child.status, child.output);
+    ChildJvm child = run(List.of("-Dtidemark.vector=require"));
+    assertEquals(1, child.status(), child.output());
     assertTrue(
-        child.output.contains(
-            "tidemark.vector=require, but bitmap operations are scalar: no module"),
-        child.output);
+        child
+            .output()
+            .contains("tidemark.vector=require, but bitmap operations are scalar: no module"),
+        child.output());
   }
 
   @Test
   void theInterpreterAndTheFirstCompilerAloneGetTheScalarTwin() throws Exception {
-    String flags = "@" + Path.of(System.getProperty("tidemark.root"), "jdk-flags.txt");
+    String flags = ChildJvm.FLAGS;
     for (String mode : List.of("-Xint", "-XX:TieredStopAtLevel=1", "-XX:TieredStopAtLevel=3")) {
-      Child child = run(List.of(flags, mode));
-      assertEquals(0, child.status, child.output);
-      assertTrue(child.output.contains("scalar: the JVM has no C2 compiler"), child.output);
+      ChildJvm child = run(List.of(flags, mode));
+      assertEquals(0, child.status(), child.output());
+      assertTrue(child.output().contains("scalar: the JVM has no C2 compiler"), child.output());
     }
   }
 
   @Test
   void narrowVectorsAreNotUsed() throws Exception {
-    String flags = "@" + Path.of(System.getProperty("tidemark.root"), "jdk-flags.txt");
-    Child child = run(List.of(flags, "-XX:MaxVectorSize=16"));
-    assertEquals(0, child.status, child.output);
-    assertTrue(child.output.contains("scalar: vectors of 128 bit are no faster"), child.output);
+    String flags = ChildJvm.FLAGS;
+    ChildJvm child = run(List.of(flags, "-XX:MaxVectorSize=16"));
+    assertEquals(0, child.status(), child.output());
+    assertTrue(child.output().contains("scalar: vectors of 128 bit are no faster"), child.output());
   }
 
   @Test
   void aWordThatIsNoModeIsAReasonForScalar() throws Exception {
-    Child child = run(List.of("-Dtidemark.vector=yes"));
-    assertEquals(0, child.status, child.output);
-    assertTrue(child.output.contains("scalar: tidemark.vector=yes is none of"), child.output);
+    ChildJvm child = run(List.of("-Dtidemark.vector=yes"));
+    assertEquals(0, child.status(), child.output());
+    assertTrue(child.output().contains("scalar: tidemark.vector=yes is none of"), child.output());
   }
 
   @Test
@@ -158,21 +154,21 @@ class BitmapsTest {
   }
 
   private static void assertMakesNoGarbage(Class<?> program, int lines) throws Exception {
-    String flags = "@" + Path.of(System.getProperty("tidemark.root"), "jdk-flags.txt");
+    String flags = ChildJvm.FLAGS;
     String seed = "-Dtidemark.seed=" + Long.getLong("tidemark.seed", System.nanoTime());
-    Child child = run(List.of(flags, seed), program);
-    assertEquals(0, child.status, child.output);
+    ChildJvm child = ChildJvm.run(List.of(flags, seed), program);
+    assertEquals(0, child.status(), child.output());
     long[] bytes =
         child
-            .output
+            .output()
             .lines()
             .filter(line -> line.startsWith("bytes: "))
             .mapToLong(line -> Long.parseLong(line.substring(7)))
             .toArray();
-    assertEquals(lines, bytes.length, child.output);
+    assertEquals(lines, bytes.length, child.output());
     for (long some : bytes) {
       // A harvest or merge whose vectors are objects makes 80 KB and more.
-      assertTrue(some < 50_000, child.output);
+      assertTrue(some < 50_000, child.output());
     }
   }
 
@@ -232,37 +228,9 @@ class BitmapsTest {
             });
   }
 
-  private record Child(int status, String output) {}
-
   /** Says what the gate chose, in a JVM of its own. */
-  private static Child run(List<String> options) throws IOException, InterruptedException {
-    return run(options, Choice.class);
-  }
-
-  private static Child run(List<String> options, Class<?> program)
-      throws IOException, InterruptedException {
-    List<String> command = new ArrayList<>();
-    command.add(Path.of(System.getProperty("java.home"), "bin", "java").toString());
-    command.addAll(options);
-    String classes = location(Bitmaps.class) + ":" + location(Pages.class);
-    command.addAll(List.of("-cp", classes + ":" + tests(), program.getName()));
-    Process process = new ProcessBuilder(command).redirectErrorStream(true).start();
-    try (InputStream stream = process.getInputStream()) {
-      String output = new String(stream.readAllBytes());
-      return new Child(process.waitFor(), output);
-    } finally {
-      process.destroyForcibly();
-    }
-  }
-
-  private static String location(Class<?> type) {
-    // On the module path this is the module's, whatever the class file was patched from.
-    return Path.of(URI.create(type.getProtectionDomain().getCodeSource().getLocation().toString()))
-        .toString();
-  }
-
-  private static Path tests() {
-    return Path.of(System.getProperty("tidemark.root"), "engine", "target", "test-classes");
+  private static ChildJvm run(List<String> options) throws IOException, InterruptedException {
+    return ChildJvm.run(options, Choice.class);
   }
 
   static final class Choice {
