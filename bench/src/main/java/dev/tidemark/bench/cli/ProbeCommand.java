@@ -1,6 +1,7 @@
 package dev.tidemark.bench.cli;
 
 import dev.tidemark.engine.bitmap.Bitmaps;
+import dev.tidemark.ffm.LinuxException;
 import dev.tidemark.ffm.Pages;
 import dev.tidemark.ffm.iommufd.Iommufd;
 import dev.tidemark.ffm.kvm.Kvm;
@@ -31,6 +32,9 @@ import picocli.CommandLine.Option;
     },
     mixinStandardHelpOptions = true)
 final class ProbeCommand implements Callable<Integer> {
+  /** The findings about KVM. */
+  private static final List<String> KVM = List.of("kvm", "kvmManualProtect", "kvmDirtyRing");
+
   @Option(names = "--json", description = "one JSON object")
   private boolean json;
 
@@ -99,7 +103,7 @@ final class ProbeCommand implements Callable<Integer> {
   private static void kvm(Map<String, Finding> findings) {
     Optional<String> missing = Kvm.missing();
     if (missing.isPresent()) {
-      for (String name : new String[] {"kvm", "kvmManualProtect", "kvmDirtyRing"}) {
+      for (String name : KVM) {
         findings.put(name, Finding.of(missing, ""));
       }
       return;
@@ -122,6 +126,10 @@ final class ProbeCommand implements Callable<Integer> {
           ring > 0
               ? new Finding(true, "--tracking ring, up to " + ring + " bytes per vCPU")
               : new Finding(false, "no KVM_CAP_DIRTY_LOG_RING: needs Linux 5.11"));
+    } catch (LinuxException e) {
+      for (String name : KVM) {
+        findings.put(name, new Finding(false, e.getMessage()));
+      }
     }
   }
 
@@ -139,6 +147,8 @@ final class ProbeCommand implements Callable<Integer> {
               + (iommufd.hasMapFile()
                   ? ", memory can be mapped by file"
                   : ", no IOMMU_IOAS_MAP_FILE (Linux 6.13)"));
+    } catch (LinuxException e) {
+      return new Finding(false, e.getMessage());
     }
   }
 }

@@ -182,16 +182,18 @@ final class ReceiveCommand implements Callable<Integer> {
     boolean verified = guest.awaitFullPass(CHECK_LIMIT);
     String error =
         guest.error().orElse(verified ? null : "the guest did not come through its memory");
-    report(
-        socket,
-        new Wire.Report(
-            verified,
-            error,
-            guest.firstRunNanos(),
-            digestNanos,
-            guest.pagesChecked(),
-            tracked.migratingDevice().map(DeviceState::digest).orElse(0L),
-            memoryDigest));
+    if (arrival.told()) {
+      report(
+          socket,
+          new Wire.Report(
+              verified,
+              error,
+              guest.firstRunNanos(),
+              digestNanos,
+              guest.pagesChecked(),
+              tracked.migratingDevice().map(DeviceState::digest).orElse(0L),
+              memoryDigest));
+    }
     if (json) {
       Map<String, Object> result = new LinkedHashMap<>();
       result.put("verified", verified);
