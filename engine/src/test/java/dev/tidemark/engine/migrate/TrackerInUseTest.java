@@ -6,6 +6,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import dev.tidemark.engine.log.RamBlock;
 import dev.tidemark.engine.log.RamBlockLog;
+import dev.tidemark.engine.source.DirtySource;
 import dev.tidemark.engine.source.DirtyTracker;
 import dev.tidemark.ffm.Mapping;
 import dev.tidemark.ffm.Pages;
@@ -17,6 +18,7 @@ import java.util.List;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicInteger;
 import java.util.function.Consumer;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
@@ -36,8 +38,37 @@ class TrackerInUseTest {
   private final Guest guest = new Guest(true);
   private final CountDownLatch sending = new CountDownLatch(1);
 
+  /** What happens in each sync, on the migration's thread. */
+  private volatile Runnable atSync = () -> {};
+
+  /** Reports nothing. */
+  private final class Hook implements DirtySource {
+    @Override
+    public String name() {
+      return "hook";
+    }
+
+    @Override
+    public void start() {}
+
+    @Override
+    public void sync() {
+      atSync.run();
+    }
+
+    @Override
+    public void markAll() {}
+
+    @Override
+    public void stop() {}
+
+    @Override
+    public void close() {}
+  }
+
   TrackerInUseTest() {
     tracker.coverByMarks(log, 0, PAGES);
+    tracker.add(new Hook());
     for (long page = 0; page < PAGES; page++) {
       memory.segment().set(ValueLayout.JAVA_LONG, page * Pages.SIZE, page + 1);
     }
@@ -131,22 +162,30 @@ class TrackerInUseTest {
     return result;
   }
 
-  /** After a round of one run a round of many: more than a cursor reads ahead. */
-  private void scatter(Progress progress) {
-    if (progress.phase() == Progress.Phase.ARRIVED && progress.round() == 1) {
-      for (int page = 0; page < PAGES; page += 2) {
-        log.mark(page, 1);
-      }
-    }
-    if (progress.phase() == Progress.Phase.SENDING && progress.round() == 2) {
-      sending.countDown();
-    }
-  }
-
   private void assertClosedWhileItSends(Runnable close) throws Exception {
+    // After a round of one run rounds of many: more than a cursor reads ahead. There are always
+    // such rounds to come, however late the progress is told.
+    AtomicInteger syncs = new AtomicInteger();
+    atSync =
+        () -> {
+          if (syncs.incrementAndGet() >= 2) {
+            for (int page = 0; page < PAGES; page += 2) {
+              log.mark(page, 1);
+            }
+          }
+        };
     try (Destination to = new Destination()) {
-      var result = migrate(to, Duration.ofNanos(1), 20_000_000, this::scatter);
-      sending.await();
+      var result =
+          migrate(
+              to,
+              Duration.ofNanos(1),
+              20_000_000,
+              progress -> {
+                if (progress.phase() == Progress.Phase.SENDING && progress.round() >= 2) {
+                  sending.countDown();
+                }
+              });
+      assertTrue(sending.await(120, TimeUnit.SECONDS));
       close.run();
       MigrationResult ended = result.get(120, TimeUnit.SECONDS);
       assertEquals(Outcome.FAILED, ended.outcome());
@@ -172,22 +211,17 @@ class TrackerInUseTest {
     try (Destination first = new Destination();
         Destination second = new Destination()) {
       CountDownLatch refused = new CountDownLatch(1);
-      var result =
-          migrate(
-              first,
-              Duration.ofSeconds(60),
-              40_000_000,
-              progress -> {
-                if (progress.phase() == Progress.Phase.HARVESTED) {
-                  sending.countDown();
-                  try {
-                    refused.await();
-                  } catch (InterruptedException e) {
-                    throw new AssertionError(e);
-                  }
-                }
-              });
-      sending.await();
+      atSync =
+          () -> {
+            sending.countDown();
+            try {
+              refused.await();
+            } catch (InterruptedException e) {
+              throw new AssertionError(e);
+            }
+          };
+      var result = migrate(first, Duration.ofSeconds(60), 0, p -> {});
+      assertTrue(sending.await(120, TimeUnit.SECONDS));
       for (int i = 0; i < 3; i++) {
         MigrationResult other =
             migrate(second, Duration.ofSeconds(60), 0, p -> {}).get(120, TimeUnit.SECONDS);
