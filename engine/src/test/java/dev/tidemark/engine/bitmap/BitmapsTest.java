@@ -154,9 +154,9 @@ class BitmapsTest {
   }
 
   private static void assertMakesNoGarbage(Class<?> program, int lines) throws Exception {
-    String flags = ChildJvm.FLAGS;
     String seed = "-Dtidemark.seed=" + Long.getLong("tidemark.seed", System.nanoTime());
-    ChildJvm child = ChildJvm.run(List.of(flags, seed), program);
+    // Calls wait for their compilation: how busy the machine is decides nothing then.
+    ChildJvm child = ChildJvm.run(List.of(ChildJvm.FLAGS, "-Xbatch", seed), program);
     assertEquals(0, child.status(), child.output());
     long[] bytes =
         child
@@ -240,11 +240,24 @@ class BitmapsTest {
     }
   }
 
+  /**
+   * Warms up until that makes no garbage any more: a warm-up has a time limit, which passes before
+   * the compiler is through where the machine is busy.
+   */
+  private static void warmUp(Runnable once) {
+    ThreadMXBean threads = (ThreadMXBean) ManagementFactory.getThreadMXBean();
+    long allocated = Long.MAX_VALUE;
+    for (int i = 0; i < 50 && allocated > 1 << 20; i++) {
+      long before = threads.getCurrentThreadAllocatedBytes();
+      once.run();
+      allocated = threads.getCurrentThreadAllocatedBytes() - before;
+    }
+  }
+
   /** Prints what merges of all lengths allocate, of sources that are clean, full and in between. */
   static final class FirstMerges {
     public static void main(String[] args) {
-      Bitmaps.warmUp();
-      Bitmaps.warmUp();
+      warmUp(Bitmaps::warmUp);
       ThreadMXBean threads = (ThreadMXBean) ManagementFactory.getThreadMXBean();
       BitmapOps ops = Bitmaps.ops();
       int lines = 1200;
@@ -278,8 +291,7 @@ class BitmapsTest {
   /** Prints what looking for zero pages allocates, where all are, none is, and most are. */
   static final class FirstPages {
     public static void main(String[] args) {
-      Bitmaps.warmUpZeroPages();
-      Bitmaps.warmUpZeroPages();
+      warmUp(Bitmaps::warmUpZeroPages);
       ThreadMXBean threads = (ThreadMXBean) ManagementFactory.getThreadMXBean();
       BitmapOps ops = Bitmaps.ops();
       try (Mapping pages = Mapping.anonymous(64 * Pages.SIZE)) {
@@ -311,8 +323,7 @@ class BitmapsTest {
   static final class FirstHarvests {
     public static void main(String[] args) {
       // Twice: on a busy machine the compiler may be late, and the first is not to wait for long.
-      Bitmaps.warmUp();
-      Bitmaps.warmUp();
+      warmUp(Bitmaps::warmUp);
       ThreadMXBean threads = (ThreadMXBean) ManagementFactory.getThreadMXBean();
       for (int words : new int[] {1 << 16, 1 << 18}) {
         try (Mapping plane = Mapping.guarded(words * 8L);

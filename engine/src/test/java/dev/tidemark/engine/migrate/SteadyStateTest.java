@@ -55,7 +55,8 @@ class SteadyStateTest {
             .or(Pagemap::missing)
             .orElse(null);
     assumeTrue(missing == null, missing);
-    List<String> options = new ArrayList<>();
+    // Calls wait for their compilation: how busy the machine is decides nothing then.
+    List<String> options = new ArrayList<>(List.of("-Xbatch"));
     if (ModuleLayer.boot().findModule("jdk.incubator.vector").isPresent()) {
       options.add(ChildJvm.FLAGS);
     } else {
