@@ -41,11 +41,13 @@ public final class FileHoles {
    * @param fd the file's descriptor; borrowed, open as long as this is in use
    * @param offset where in the file the memory begins, in bytes
    * @throws IllegalArgumentException if any of the memory is not a shared mapping of that file and
-   *     offset: the file's holes would say nothing about it
+   *     offset: the file's holes would say nothing about it. Files of file systems that name their
+   *     device in another way in {@code /proc/self/maps} (btrfs, overlayfs) are refused, too
    * @throws UncheckedIOException if {@code /proc} is not there
    */
   public static FileHoles of(MemorySegment memory, Fd fd, long offset) {
-    long inode = inode(fd);
+    long inode = attribute(fd, "ino");
+    long device = attribute(fd, "dev");
     long start = memory.address();
     long end = start + memory.byteSize();
     long at = start;
@@ -54,6 +56,7 @@ public final class FileHoles {
       if (region.start() > at
           || !region.shared()
           || region.inode() != inode
+          || region.device() != device
           || region.offset() - offset != region.start() - start) {
         break;
       }
@@ -71,10 +74,10 @@ public final class FileHoles {
     return new FileHoles(fd, offset, memory);
   }
 
-  private static long inode(Fd fd) {
+  private static long attribute(Fd fd, String name) {
     int number = fd.acquire();
     try {
-      return ((Number) Files.getAttribute(Path.of("/proc/self/fd/" + number), "unix:ino"))
+      return ((Number) Files.getAttribute(Path.of("/proc/self/fd/" + number), "unix:" + name))
           .longValue();
     } catch (IOException e) {
       throw new UncheckedIOException("cannot read /proc/self/fd: is /proc mounted?", e);

@@ -142,8 +142,8 @@ public final class IoVectors {
   }
 
   /**
-   * Where the memory that is still to move begins. After a call that failed with {@code EFAULT} it
-   * is the memory that cannot be read or written.
+   * Where the memory that is still to move begins. After a call that failed with {@code EFAULT},
+   * this memory or some after it cannot be read or written.
    *
    * @throws IllegalStateException if nothing is left to move
    */

@@ -18,7 +18,8 @@ import java.util.List;
  * @param writable whether stores are allowed
  * @param shared whether stores reach the file, and so everybody who maps it
  * @param offset bytes into the file, 0 without one
- * @param inode the file's number, 0 without one
+ * @param device the file system's number, {@code makedev(major, minor)}, 0 without a file
+ * @param inode the file's number there, 0 without one
  */
 public record MappedRegion(
     long start,
@@ -27,6 +28,7 @@ public record MappedRegion(
     boolean writable,
     boolean shared,
     long offset,
+    long device,
     long inode) {
   private static final Path MAPS = Path.of("/proc/self/maps");
 
@@ -67,6 +69,15 @@ public record MappedRegion(
         fields[1].charAt(1) == 'w',
         fields[1].charAt(3) == 's',
         Long.parseUnsignedLong(fields[2], 16),
+        device(fields[3]),
         Long.parseUnsignedLong(fields[4]));
+  }
+
+  /** As glibc's {@code makedev}, of major:minor in hexadecimal. */
+  private static long device(String text) {
+    int colon = text.indexOf(':');
+    long major = Long.parseLong(text, 0, colon, 16);
+    long minor = Long.parseLong(text, colon + 1, text.length(), 16);
+    return (major & ~0xfffL) << 32 | (major & 0xfff) << 8 | (minor & ~0xffL) << 12 | minor & 0xff;
   }
 }

@@ -91,15 +91,15 @@ public final class Epoch implements AutoCloseable {
   /** The other side has every page: forgets them. */
   public void commit() {
     checkOpen();
-    open = false;
     log.endEpoch(false);
+    open = false;
   }
 
   /** Gives every page back to the log. */
   public void abort() {
     checkOpen();
-    open = false;
     log.endEpoch(true);
+    open = false;
   }
 
   /** Aborts the epoch if it is still open; with the log it is closed already. */

@@ -198,11 +198,13 @@ public final class RamBlockLog implements AutoCloseable {
         throw new IllegalStateException("the last epoch of block " + block.name() + " is open");
       }
       MemorySegment collected = plane.map;
+      // A kernel that reports by large entries may have set bits in the padding.
+      ops.clear(collected, pages, planeWords * 64 - pages);
+      // Before the flip: if this fails, the pages are still where the next harvest looks.
+      long dirty = ops.summarize(collected, planeWords, lines);
       plane.map = send;
       send = collected;
-      // A kernel that reports by large entries may have set bits in the padding.
-      ops.clear(send, pages, planeWords * 64 - pages);
-      epoch.begin(ops.summarize(send, planeWords, lines));
+      epoch.begin(dirty);
       harvests++;
       return epoch;
     }

@@ -381,9 +381,9 @@ public final class DirtyTracker implements AutoCloseable {
     try {
       source.markAll();
     } catch (Throwable e) {
-      failure.addSuppressed(e);
       // Kept until it was done, in this sync or a later one.
       allDirty = true;
+      Unwind.join(failure, e);
     }
     return before == null && failure instanceof Error e ? e : before;
   }

@@ -3,6 +3,7 @@ package dev.tidemark.engine.source;
 import dev.tidemark.engine.log.FillPlane;
 import dev.tidemark.engine.log.RamBlockLog;
 import dev.tidemark.ffm.ClosedException;
+import dev.tidemark.ffm.internal.Unwind;
 import dev.tidemark.ffm.kvm.KvmDirtyRing;
 import dev.tidemark.ffm.kvm.KvmVm;
 import java.util.LinkedHashSet;
@@ -230,13 +231,13 @@ public final class KvmDirtyRingSource implements DirtySource {
             addCandidate();
           }
         } catch (RuntimeException | Error e) {
-          failure = first(failure, e);
+          failure = Unwind.join(failure, e);
         }
       }
       failure = takeBack(failure);
       if (strangers > 0) {
         failure =
-            first(
+            Unwind.join(
                 failure,
                 new IllegalStateException(
                     strangers + " ring entries name no page of a known slot"));
@@ -248,14 +249,6 @@ public final class KvmDirtyRingSource implements DirtySource {
         planes[--held].close();
       }
     }
-  }
-
-  private static Throwable first(Throwable first, Throwable next) {
-    if (first == null) {
-      return next;
-    }
-    first.addSuppressed(next);
-    return first;
   }
 
   private void placePlanes() {
@@ -305,7 +298,7 @@ public final class KvmDirtyRingSource implements DirtySource {
         suspects += candidates;
         return failure;
       }
-      return first(
+      return Unwind.join(
           failure,
           new IllegalStateException(
               "KVM_RESET_DIRTY_RINGS of "
@@ -313,7 +306,7 @@ public final class KvmDirtyRingSource implements DirtySource {
                   + " entries was interrupted, or somebody else harvests a ring of this VM:"
                   + " pages may have been unprotected"));
     } catch (RuntimeException | Error e) {
-      return first(failure, e);
+      return Unwind.join(failure, e);
     }
   }
 
@@ -329,7 +322,7 @@ public final class KvmDirtyRingSource implements DirtySource {
       unprotected = false;
       suspects = 0;
     } catch (RuntimeException | Error e) {
-      failure = first(failure, e);
+      failure = Unwind.join(failure, e);
     }
     markAll();
     return failure;
@@ -391,20 +384,7 @@ public final class KvmDirtyRingSource implements DirtySource {
         return;
       }
       tracking = false;
-      RuntimeException failure = null;
-      try {
-        logging.stop();
-      } catch (RuntimeException e) {
-        failure = e;
-      }
-      try {
-        drain();
-      } catch (RuntimeException e) {
-        failure = (RuntimeException) first(failure, e);
-      }
-      if (failure != null) {
-        throw failure;
-      }
+      Unwind.rethrow(Unwind.attempt(Unwind.attempt(null, logging::stop), this::drain));
     } finally {
       reapLock.unlock();
     }

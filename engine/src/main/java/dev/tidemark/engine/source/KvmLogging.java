@@ -2,6 +2,7 @@ package dev.tidemark.engine.source;
 
 import dev.tidemark.engine.log.FillPlane;
 import dev.tidemark.ffm.Pages;
+import dev.tidemark.ffm.internal.Unwind;
 import dev.tidemark.ffm.kvm.KvmConstants;
 import dev.tidemark.ffm.kvm.KvmVm;
 
@@ -31,11 +32,7 @@ final class KvmLogging {
         set(slot, true);
       }
     } catch (RuntimeException | Error e) {
-      try {
-        stop();
-      } catch (RuntimeException suppressed) {
-        e.addSuppressed(suppressed);
-      }
+      Unwind.attempt(e, this::stop);
       throw e;
     }
   }
@@ -50,21 +47,11 @@ final class KvmLogging {
       return;
     }
     on = false;
-    RuntimeException failure = null;
+    Throwable failure = null;
     for (KvmSlot slot : slots) {
-      try {
-        set(slot, false);
-      } catch (RuntimeException e) {
-        if (failure == null) {
-          failure = e;
-        } else {
-          failure.addSuppressed(e);
-        }
-      }
+      failure = Unwind.attempt(failure, () -> set(slot, false));
     }
-    if (failure != null) {
-      throw failure;
-    }
+    Unwind.rethrow(failure);
   }
 
   /** Resends a slot with or without logging; KVM keeps or drops its bitmap accordingly. */

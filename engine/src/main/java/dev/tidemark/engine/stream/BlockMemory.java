@@ -62,9 +62,10 @@ final class BlockMemory {
    */
   static StreamException unreadable(RamBlock block, long first, long count, InternalError error) {
     MemorySegment memory = block.memory();
+    long[] content = new long[(int) Pages.SIZE / Long.BYTES];
     long found = first;
     for (long page = first; page < first + count; page++) {
-      if (!isReadable(memory, page << Pages.SHIFT)) {
+      if (!isReadable(memory, page << Pages.SHIFT, content)) {
         found = page;
         break;
       }
@@ -72,9 +73,11 @@ final class BlockMemory {
     return fault(block, block.address() + (found << Pages.SHIFT), "read", SIGBUS_ADVICE, error);
   }
 
-  private static boolean isReadable(MemorySegment memory, long offset) {
+  /** By a copy, whose error comes before it returns; that of a load comes some time after it. */
+  private static boolean isReadable(MemorySegment memory, long offset, long[] content) {
     try {
-      return memory.get(JAVA_LONG, offset) != 0 || true;
+      MemorySegment.copy(memory, JAVA_LONG, offset, content, 0, content.length);
+      return true;
     } catch (InternalError e) {
       return false;
     }
@@ -86,14 +89,16 @@ final class BlockMemory {
   }
 
   /**
-   * Names the page that the kernel could not read.
+   * Names the first page of a call that the kernel could not make; which of the call's pages it
+   * could not read it does not say.
    *
-   * @param address where it met it
+   * @param address where the call was to begin
    */
   static StreamException unreadable(RamBlock[] blocks, long address, Exception error) {
     for (RamBlock block : blocks) {
       if (address - block.address() >= 0 && address - block.address() < block.bytes()) {
-        return fault(block, address, "read", SIGBUS_ADVICE, error);
+        return fault(
+            block, address, "read", " (or a later one of the same call)" + SIGBUS_ADVICE, error);
       }
     }
     return new StreamException("memory outside of all blocks cannot be read", error);

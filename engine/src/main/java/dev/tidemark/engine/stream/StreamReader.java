@@ -6,6 +6,7 @@ import dev.tidemark.engine.log.RamBlock;
 import dev.tidemark.ffm.FileHoles;
 import dev.tidemark.ffm.Pages;
 import dev.tidemark.ffm.Socket;
+import dev.tidemark.ffm.internal.Unwind;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.nio.charset.StandardCharsets;
@@ -183,19 +184,10 @@ public final class StreamReader implements AutoCloseable {
         try {
           returnPath.shut(1);
         } catch (RuntimeException | Error again) {
-          suppress(e, again);
+          Unwind.join(e, again);
         }
       }
       throw e;
-    }
-  }
-
-  /** Never throws: what is told is the first failure. */
-  private static void suppress(Throwable first, Throwable later) {
-    try {
-      first.addSuppressed(later);
-    } catch (OutOfMemoryError e) {
-      // The first one is what counts.
     }
   }
 

@@ -218,6 +218,16 @@ class TrackerUnwindTest {
   }
 
   @Test
+  void aFailureThatIsThrownTwiceLosesNoPageEither() {
+    // As the JVM's own OutOfMemoryError may be: one object for all.
+    var error = new OutOfMemoryError("the JVM's own");
+    add("a").throwing("sync", error).throwing("markAll", error);
+    startClean();
+    assertSame(error, assertThrows(OutOfMemoryError.class, tracker::sync));
+    assertEquals(PAGES, tracker.harvest());
+  }
+
+  @Test
   void theLastSyncMarksWhatIsAlwaysDirtyOfEverySource() {
     add("a").throwing("markAlwaysDirty", new IllegalStateException("a"));
     add("b");

@@ -44,13 +44,20 @@ public final class Unwind {
     return failure;
   }
 
-  /** Adds a failure to the first one so far, which may be null; returns the first. */
+  /**
+   * Adds a failure to the first one so far, which may be null; returns the first. Never throws: not
+   * if both are the same, as the JVM's own OutOfMemoryError may be, nor for want of memory.
+   */
   public static Throwable join(Throwable before, Throwable next) {
     if (before == null) {
       return next;
     }
-    if (before != next) {
-      before.addSuppressed(next);
+    try {
+      if (before != next) {
+        before.addSuppressed(next);
+      }
+    } catch (OutOfMemoryError e) {
+      // The first one is what counts.
     }
     return before;
   }

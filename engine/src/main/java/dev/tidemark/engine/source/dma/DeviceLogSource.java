@@ -496,11 +496,7 @@ public final class DeviceLogSource extends DmaSource {
         devices[i].dmaLoggingReport(
             iovaPage << Pages.SHIFT, pages << Pages.SHIFT, Pages.SIZE, bitmap, offset);
       } catch (Throwable e) {
-        if (failure == null) {
-          failure = e;
-        } else if (failure != e) {
-          failure.addSuppressed(e);
-        }
+        failure = Unwind.join(failure, e);
       }
     }
     if (fill != null) {
