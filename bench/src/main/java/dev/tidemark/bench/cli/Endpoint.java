@@ -46,7 +46,8 @@ record Endpoint(InetSocketAddress tcp, Path unix) {
           throw new TypeConversionException(
               "'"
                   + text
-                  + "' is not on this host: only loopback for now, there is no encryption yet");
+                  + "' is no loopback address, and nothing encrypts what is sent: use 127.0.0.1 or"
+                  + " unix:PATH, and a tunnel between hosts");
         }
         return new Endpoint(new InetSocketAddress(host, port), null);
       } catch (UnknownHostException e) {

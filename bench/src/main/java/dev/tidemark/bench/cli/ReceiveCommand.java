@@ -84,6 +84,9 @@ final class ReceiveCommand implements Callable<Integer> {
   private int listen() throws InterruptedException {
     try (Reception reception = new Reception(endpoint)) {
       say("listening", reception.address(), "listening on " + reception.address());
+      if (System.out.checkError()) {
+        throw new IllegalStateException("where it listens could not be written");
+      }
       while (true) {
         Reception.Arrival arrival = reception.await();
         try (Socket socket = arrival.socket()) {

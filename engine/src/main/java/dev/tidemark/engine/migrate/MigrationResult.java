@@ -17,7 +17,7 @@ import java.util.List;
  * @param expectedDowntimeNanos what was expected when the guest was stopped; -1 if it never was, or
  *     was because of a limit
  * @param stoppedNanos {@code System.nanoTime()} at which the guest was stopped; 0 if it never was
- * @param totalNanos the whole migration
+ * @param totalNanos the whole migration, after the warm-up
  */
 public record MigrationResult(
     Outcome outcome,

@@ -9,6 +9,7 @@ import dev.tidemark.engine.stream.ReturnPath;
 import dev.tidemark.engine.stream.SectionOutput;
 import dev.tidemark.engine.stream.StreamWriter;
 import dev.tidemark.engine.stream.Throttle;
+import dev.tidemark.ffm.ClosedException;
 import dev.tidemark.ffm.Errno;
 import dev.tidemark.ffm.LinuxException;
 import dev.tidemark.ffm.NativeAccess;
@@ -515,6 +516,10 @@ public final class OutgoingMigration {
     windowBytes = bytes;
     if (!whatever) {
       checkCancelled();
+      if (!tracker.isTracking()) {
+        // The cursor notices with its next batch, which a long run may be far from.
+        throw new ClosedException("the tracker of this migration");
+      }
       report(guestStopped ? Progress.Phase.STOPPED : Progress.Phase.SENDING);
     }
   }
@@ -740,14 +745,19 @@ public final class OutgoingMigration {
             ? "after " + duration(timeLimitNanos)
             : "after " + options.maxRounds() + " rounds";
     RuntimeException source = tracker.lastFailure();
+    // In round one nothing was expected at the harvest, but some speed may be known by now.
+    long expected =
+        expectedNanos != Long.MAX_VALUE
+            ? expectedNanos
+            : estimate.nanos(tracker.pagesAtStop(dirtyPages), deviceBytes());
     return String.format(
         Locale.ROOT,
         "%s there are still %d dirty pages, %s, over the limit of %d ms%s%s: allow more %sbandwidth, more downtime, or the final stop",
         limit,
         dirtyPages,
-        expectedNanos == Long.MAX_VALUE
+        expected == Long.MAX_VALUE
             ? "and no speed was measured yet"
-            : expectedNanos / 1_000_000 + " ms of downtime at " + speed(estimate.bytesPerSecond()),
+            : expected / 1_000_000 + " ms of downtime at " + speed(estimate.bytesPerSecond()),
         MigrationOptions.nanos(options.downtimeLimit()) / 1_000_000,
         options.maxBandwidth() == 0
             ? ""

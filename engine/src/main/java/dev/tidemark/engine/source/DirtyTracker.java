@@ -285,8 +285,8 @@ public final class DirtyTracker implements AutoCloseable {
       throw new IllegalStateException(
           String.join(", ", gaps.subList(0, told))
               + (gaps.size() > told ? ", and " + (gaps.size() - told) + " more ranges," : "")
-              + " are covered by no source: name their slot to a source, or say that the VMM marks"
-              + " them itself (coverByMarks)");
+              + " are covered by no source: add one that covers them (for KVM: name their slot to"
+              + " it), or say that the VMM marks them itself (coverByMarks)");
     }
   }
 

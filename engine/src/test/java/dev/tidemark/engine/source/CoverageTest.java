@@ -88,8 +88,8 @@ class CoverageTest {
     var e = assertThrows(IllegalStateException.class, tracker::start);
     assertEquals(
         gaps
-            + " are covered by no source: name their slot to a source, or say that the VMM marks"
-            + " them itself (coverByMarks)",
+            + " are covered by no source: add one that covers them (for KVM: name their slot to"
+            + " it), or say that the VMM marks them itself (coverByMarks)",
         e.getMessage());
     assertFalse(tracker.isTracking());
   }
