@@ -57,6 +57,8 @@ public final class Libc {
   private static final MethodHandle MH$sysconf = bind(-1, "sysconf", JAVA_LONG, JAVA_INT);
   private static final MethodHandle MH$syscall =
       bind(1, "syscall", JAVA_LONG, JAVA_LONG, JAVA_LONG, JAVA_LONG, JAVA_LONG);
+  private static final MethodHandle MH$syscall4 =
+      bind(1, "syscall", JAVA_LONG, JAVA_LONG, JAVA_LONG, JAVA_LONG, JAVA_LONG, JAVA_LONG);
   private static final MethodHandle MH$socket =
       bind(-1, "socket", JAVA_INT, JAVA_INT, JAVA_INT, JAVA_INT);
   private static final MethodHandle MH$bind =
@@ -302,6 +304,15 @@ public final class Libc {
     MemorySegment state = CAPTURE.get();
     try {
       return result((long) MH$syscall.invokeExact(state, number, a, b, c), state);
+    } catch (Throwable t) {
+      throw unexpected(t);
+    }
+  }
+
+  public static long syscall(long number, long a, long b, long c, long d) {
+    MemorySegment state = CAPTURE.get();
+    try {
+      return result((long) MH$syscall4.invokeExact(state, number, a, b, c, d), state);
     } catch (Throwable t) {
       throw unexpected(t);
     }

@@ -45,9 +45,22 @@ public final class KvmVm implements AutoCloseable {
   private static final long CAP_CAP = KvmLayouts.offset(KvmLayouts.KVM_ENABLE_CAP, "cap");
   private static final long CAP_ARGS = KvmLayouts.offset(KvmLayouts.KVM_ENABLE_CAP, "args");
 
+  /**
+   * The system call, as the C library takes its own signals, 32 and 33, out of every mask: by 33 it
+   * has each thread join in another thread's {@code setuid} and the like. -1, elsewhere, is ENOSYS.
+   */
+  private static final long RT_SIGPROCMASK =
+      switch (System.getProperty("os.arch")) {
+        case "amd64" -> 14;
+        case "aarch64" -> 135;
+        default -> -1;
+      };
+
   private static final int SIG_BLOCK = 0;
   private static final int SIG_SETMASK = 2;
-  private static final long SIGSET_BYTES = 128;
+
+  /** The kernel's own: a bit for each of its 64 signals. */
+  private static final long SIGSET_BYTES = 8;
 
   /**
    * All signals but those that a thread raises by an instruction of its own: SIGILL, SIGTRAP,
@@ -307,9 +320,11 @@ public final class KvmVm implements AutoCloseable {
    *
    * <p>From Linux 6.17 on a signal that comes during the call makes the kernel leave up to 64 pages
    * unprotected whose entries it has freed and counted: no ring ever tells of their next writes. So
-   * the signals of the calling thread are blocked meanwhile, but for those that an instruction of
-   * its own raises. What no mask blocks (a stop, a freezer, a tracer) shows by a count that is
-   * short, unless it comes after the last entry was counted: see {@link #sleptInReset()}.
+   * the signals of the calling thread are blocked meanwhile, those of the C library too, but for
+   * those that an instruction of its own raises. What no mask blocks (a stop, a freezer, a tracer)
+   * shows by a count that is short, unless it comes after the last entry was counted: see {@link
+   * #sleptInReset()}. Task work that the kernel gives the thread without a sleep ({@code
+   * TIF_NOTIFY_SIGNAL}) shows by nothing if it comes after the last entry was counted.
    *
    * @param harvested how many entries were harvested from all rings and not freed yet
    * @return true if the page of each of them is protected again; false if some may not be, because
@@ -321,11 +336,14 @@ public final class KvmVm implements AutoCloseable {
    */
   public boolean resetDirtyRings(long harvested) {
     synchronized (signals) {
-      Libc.check(Libc.pthreadSigmask(SIG_BLOCK, BLOCKED, signals), "pthread_sigmask(SIG_BLOCK)");
+      Libc.check(
+          Libc.syscall(
+              RT_SIGPROCMASK, SIG_BLOCK, BLOCKED.address(), signals.address(), SIGSET_BYTES),
+          "rt_sigprocmask(SIG_BLOCK)");
       try {
         long sleeps = sleeps();
         long freed = resetOnce();
-        slept = sleeps() != sleeps;
+        slept = sleeps < 0 || sleeps() != sleeps;
         if (freed == harvested) {
           return true;
         }
@@ -345,16 +363,17 @@ public final class KvmVm implements AutoCloseable {
         }
         return false;
       } finally {
-        Libc.pthreadSigmask(SIG_SETMASK, signals, MemorySegment.NULL);
+        Libc.syscall(RT_SIGPROCMASK, SIG_SETMASK, signals.address(), 0, SIGSET_BYTES);
       }
     }
   }
 
   /**
-   * Whether the thread slept during the last {@link #resetDirtyRings} of this thread. If it did, it
-   * may have been stopped after the last entry was counted: then the pages of the last entries of
-   * one ring, within 63 pages of its last one, may be unprotected, although the count is right.
-   * Mostly it is the JVM that made it wait.
+   * Whether the thread slept during the last {@link #resetDirtyRings} of this thread; true as well
+   * if the kernel does not tell ({@code getrusage} fails). If it did, it may have been stopped
+   * after the last entry was counted: then the pages of the last entries of one ring, within 63
+   * pages of its last one, may be unprotected, although the count is right. Mostly it is the JVM
+   * that made it wait.
    */
   public boolean sleptInReset() {
     synchronized (signals) {
@@ -362,8 +381,10 @@ public final class KvmVm implements AutoCloseable {
     }
   }
 
+  /** How often this thread has slept, or less than 0 if that cannot be known. */
   private long sleeps() {
-    return Libc.getrusage(RUSAGE_THREAD, usage) < 0 ? 0 : usage.get(JAVA_LONG, RUSAGE$nvcsw);
+    int result = Libc.getrusage(RUSAGE_THREAD, usage);
+    return result < 0 ? result : usage.get(JAVA_LONG, RUSAGE$nvcsw);
   }
 
   private long resetOnce() {

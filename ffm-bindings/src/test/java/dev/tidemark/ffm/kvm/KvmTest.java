@@ -26,8 +26,14 @@ import java.nio.file.DirectoryStream;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.FutureTask;
+import java.util.concurrent.atomic.AtomicBoolean;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.Timeout;
 
 /** On the host's own KVM. */
 class KvmTest {
@@ -447,6 +453,68 @@ class KvmTest {
       Libc.pthreadSigmask(0, MemorySegment.NULL, after);
       assertEquals(-1, before.mismatch(after), "after a failure too");
     }
+  }
+
+  /**
+   * Seen from outside, again and again: in a reset the thread blocks all signals, the C library's
+   * own (32, 33) too, but for the synchronous ones; else it has its old mask.
+   */
+  @Test
+  @Timeout(600)
+  void aResetBlocksAllButTheSynchronousSignals() throws Exception {
+    try (MiniGuest guest = new MiniGuest(64, KVM_MEM_LOG_DIRTY_PAGES, KvmTest::ring)) {
+      var thread = new CompletableFuture<Integer>();
+      var start = new CountDownLatch(1);
+      var stop = new AtomicBoolean();
+      var resets =
+          new FutureTask<>(
+              () -> {
+                thread.complete(Libc.gettid());
+                start.await();
+                while (!stop.get()) {
+                  guest.vm.resetDirtyRings(0);
+                }
+                return blocked(Path.of("/proc/thread-self/status"));
+              });
+      Thread.ofPlatform().start(resets);
+      try {
+        Path status = Path.of("/proc/self/task/" + thread.get() + "/status");
+        long before = blocked(status);
+        long all = before | ~bits(4, 5, 7, 8, 11, 31) & ~bits(9, 19);
+        assertEquals(0, before & bits(32, 33), "the old mask");
+        start.countDown();
+        for (int inReset = 0, outside = 0; inReset < 10 || outside < 10; ) {
+          assertFalse(resets.isDone(), "the resets ended");
+          long now = blocked(status);
+          if (now == before) {
+            outside++;
+          } else {
+            assertEquals(Long.toHexString(all), Long.toHexString(now));
+            inReset++;
+          }
+        }
+        stop.set(true);
+        assertEquals(before, resets.get(), "after the last reset");
+      } finally {
+        start.countDown();
+        stop.set(true);
+        resets.get();
+      }
+    }
+  }
+
+  private static long bits(int... signals) {
+    return Arrays.stream(signals).mapToLong(signal -> 1L << signal - 1).sum();
+  }
+
+  /** The mask of signals that a thread's status file tells. */
+  private static long blocked(Path status) throws IOException {
+    for (String line : Files.readAllLines(status)) {
+      if (line.startsWith("SigBlk:")) {
+        return Long.parseUnsignedLong(line.substring(7).strip(), 16);
+      }
+    }
+    throw new IOException("no SigBlk in " + status);
   }
 
   @Test
