@@ -150,6 +150,11 @@ public final class Fd implements AutoCloseable {
     }
   }
 
+  /** Whether {@link #close()} closes the descriptor too. */
+  boolean isOwn() {
+    return own;
+  }
+
   /** Whether {@link #close()} was called. */
   public boolean isClosed() {
     return state < 0;

@@ -31,8 +31,9 @@ import java.time.Duration;
  * kernel lets them. The same minute is for a peer that is there but takes nothing while bytes wait
  * for it.
  *
- * <p>Threading: one reading and one writing thread; {@link #shutdown()} from any thread wakes both.
- * The JVM ignores {@code SIGPIPE}, so writing to a closed connection fails with {@code EPIPE}.
+ * <p>Threading: one reading and one writing thread; {@link #shutdown()} and {@link #close()} of an
+ * own socket from any thread wake both. The JVM ignores {@code SIGPIPE}, so writing to a closed
+ * connection fails with {@code EPIPE}.
  */
 public final class Socket implements AutoCloseable {
   private static final int SOCK_STREAM = 1;
@@ -420,6 +421,7 @@ public final class Socket implements AutoCloseable {
    * @return true; otherwise it throws what the error means
    */
   private boolean again(String call, long result, long begin) {
+    checkOpen();
     long limit = limitNanos;
     if (result == -Errno.EINTR) {
       if (limit == 0 || begin == 0 || System.nanoTime() - begin < limit) {
@@ -436,6 +438,13 @@ public final class Socket implements AutoCloseable {
               : "nothing moved for " + millis(limit) + " ms");
     }
     throw failed(call + " on " + fd, (int) -result);
+  }
+
+  /** A call that a close ended says so, not what the kernel made of it. */
+  private void checkOpen() {
+    if (fd.isClosed()) {
+      throw new ClosedException(fd.label());
+    }
   }
 
   /** The descriptor, closed with this owner if it is its own. */
@@ -590,6 +599,9 @@ public final class Socket implements AutoCloseable {
       do {
         result = Libc.read(number, address, bytes);
       } while (result < 0 && again("read", result, begin));
+      if (result == 0) {
+        checkOpen();
+      }
       return result;
     } finally {
       fd.release();
@@ -616,6 +628,9 @@ public final class Socket implements AutoCloseable {
       do {
         result = Libc.readv(number, vectors.pending(), vectors.pendingCount());
       } while (result < 0 && again("readv", result, begin));
+      if (result == 0) {
+        checkOpen();
+      }
       vectors.advance(result);
       return result;
     } finally {
@@ -698,12 +713,28 @@ public final class Socket implements AutoCloseable {
     }
   }
 
+  /**
+   * Closes it, an own one with its descriptor: whoever reads, writes or accepts in another thread
+   * returns with a {@link ClosedException}. A borrowed one stays as it is, and so do calls on it.
+   */
   @Override
   public void close() {
-    if (!fd.isClosed()) {
-      removeFile();
+    int number;
+    try {
+      number = fd.acquire();
+    } catch (ClosedException e) {
+      return;
     }
-    fd.close();
+    try {
+      removeFile();
+      fd.close();
+      if (fd.isOwn()) {
+        // Calls in flight keep the descriptor open: they have to end first.
+        Libc.shutdown(number, SHUT_RDWR);
+      }
+    } finally {
+      fd.release();
+    }
   }
 
   @Override

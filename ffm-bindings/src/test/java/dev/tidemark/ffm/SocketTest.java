@@ -5,6 +5,7 @@ import static java.lang.foreign.ValueLayout.JAVA_INT;
 import static java.lang.foreign.ValueLayout.JAVA_LONG;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertInstanceOf;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 import static org.junit.jupiter.api.Assumptions.assumeTrue;
@@ -23,6 +24,7 @@ import java.util.Random;
 import java.util.concurrent.Callable;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.FutureTask;
+import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicInteger;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
@@ -357,6 +359,47 @@ class SocketTest {
     listener.shutdown();
     var failed = assertThrows(ExecutionException.class, acceptor::get).getCause();
     assertEquals(Errno.EINVAL, ((LinuxException) failed).errno());
+  }
+
+  @Test
+  void closeWakesABlockedReader() throws Exception {
+    MemorySegment buffer = arena.allocate(8);
+    FutureTask<Long> reader = start(() -> in.read(buffer, 8));
+    InCall.await(started, "read");
+    in.close();
+    assertEndsByClose(reader);
+  }
+
+  @Test
+  void closeWakesABlockedScatteringReader() throws Exception {
+    IoVectors vectors = vectors(arena.allocate(8));
+    FutureTask<Long> reader = start(() -> in.read(vectors));
+    InCall.await(started, "readv");
+    in.close();
+    assertEndsByClose(reader);
+  }
+
+  @Test
+  void closeWakesABlockedWriter() throws Exception {
+    IoVectors vectors = vectors(arena.allocate(64 << 20));
+    FutureTask<Integer> writer = start(() -> out.writeFully(vectors));
+    InCall.await(started, "writev");
+    out.close();
+    assertEndsByClose(writer);
+  }
+
+  @Test
+  void closeWakesABlockedAcceptor() throws Exception {
+    FutureTask<Socket> acceptor = start(listener::accept);
+    InCall.await(started, "accept4");
+    listener.close();
+    assertEndsByClose(acceptor);
+  }
+
+  private static void assertEndsByClose(FutureTask<?> call) {
+    ExecutionException e =
+        assertThrows(ExecutionException.class, () -> call.get(60, TimeUnit.SECONDS));
+    assertInstanceOf(ClosedException.class, e.getCause());
   }
 
   @Test

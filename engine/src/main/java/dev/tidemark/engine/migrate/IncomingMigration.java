@@ -4,6 +4,7 @@ import dev.tidemark.engine.bitmap.Bitmaps;
 import dev.tidemark.engine.log.RamBlock;
 import dev.tidemark.engine.stream.SectionHandler;
 import dev.tidemark.engine.stream.StreamReader;
+import dev.tidemark.ffm.ClosedException;
 import dev.tidemark.ffm.NativeAccess;
 import dev.tidemark.ffm.Socket;
 import java.time.Duration;
@@ -108,8 +109,12 @@ public final class IncomingMigration {
       return false;
     }
     cancelled = true;
-    // Wakes a read or a write that waits for the other side.
-    socket.shutdown();
+    try {
+      // Wakes a read or a write that waits for the other side.
+      socket.shutdown();
+    } catch (ClosedException e) {
+      // That is an end, too.
+    }
     return true;
   }
 

@@ -208,7 +208,7 @@ public final class OutgoingMigration {
     cancelled = true;
     // The one wakes a sender that waits for its limit, the other whoever waits for the other side.
     throttle.limit(0);
-    socket.shutdown();
+    endConnection();
     return true;
   }
 
@@ -335,7 +335,16 @@ public final class OutgoingMigration {
       cancel();
     } else if (hasDeadline && System.nanoTime() - deadline >= 0) {
       late = true;
+      endConnection();
+    }
+  }
+
+  /** Wakes whoever waits for the other side. A socket that is closed has done that. */
+  private void endConnection() {
+    try {
       socket.shutdown();
+    } catch (ClosedException e) {
+      // That is an end, too.
     }
   }
 

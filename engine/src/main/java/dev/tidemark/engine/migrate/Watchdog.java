@@ -23,7 +23,7 @@ final class Watchdog implements AutoCloseable {
   /**
    * Starts to look.
    *
-   * @param look called from another thread until {@link #close()}; it must not throw
+   * @param look called from another thread until {@link #close()}, whatever it throws
    */
   static Watchdog start(Runnable look) {
     Watchdog watchdog = new Watchdog(look);
@@ -33,7 +33,11 @@ final class Watchdog implements AutoCloseable {
 
   private void watch() {
     while (sleep()) {
-      look.run();
+      try {
+        look.run();
+      } catch (Throwable e) {
+        // No memory, say: the next look may do better, and a limit that nobody watches is none.
+      }
     }
   }
 

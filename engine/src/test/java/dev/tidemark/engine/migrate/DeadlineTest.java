@@ -9,15 +9,20 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import dev.tidemark.engine.stream.ReturnPath;
 import dev.tidemark.engine.stream.SectionHandler;
 import dev.tidemark.ffm.Pages;
+import dev.tidemark.ffm.Socket;
+import java.nio.file.Path;
 import java.time.Duration;
 import java.time.temporal.ChronoUnit;
 import java.util.List;
+import java.util.concurrent.CancellationException;
 import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.TimeUnit;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
+import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
 
@@ -205,6 +210,90 @@ class DeadlineTest {
       MigrationResult result = run(Ends.OPTIONS);
       assertEquals(Outcome.FAILED, result.outcome());
       assertTrue(result.reason().contains("the destination gave up"), result.reason());
+    }
+  }
+
+  /** The other end takes nothing, no limit is near, and a thread closes the socket meanwhile. */
+  @Test
+  void aSocketClosedDuringTheStopEndsTheStop(@TempDir Path folder) throws Exception {
+    byte[] state = new byte[16 << 20];
+    CountDownLatch loading = new CountDownLatch(1);
+    CountDownLatch closed = new CountDownLatch(1);
+    ends.sections = List.of(new StateSection("x", 0, 1, data -> data.bytes(state)));
+    ends.handlers =
+        List.of(
+            new SectionHandler(
+                "x",
+                0,
+                1,
+                data -> {
+                  loading.countDown();
+                  await(closed);
+                  data.skip(state.length);
+                }));
+    // TCP would give up by itself after a minute.
+    Path path = folder.resolve("socket");
+    try (Socket listener = Socket.listen(path)) {
+      ends.out.close();
+      ends.in.close();
+      ends.out = Socket.connect(path);
+      ends.in = listener.accept();
+    }
+    OutgoingMigration migration =
+        ends.outgoing(
+            Ends.OPTIONS
+                .withAnswerLimit(Duration.ofMinutes(10))
+                .withStopLimit(Duration.ofMinutes(10)));
+    CompletableFuture<IncomingResult> arrival = ends.receive();
+    CompletableFuture<MigrationResult> said = new CompletableFuture<>();
+    Thread.ofPlatform().daemon().start(() -> said.complete(migration.run()));
+    await(loading);
+    // Time to fill the connection, where the write waits then; the outcome does not depend on it.
+    sleep(500);
+    ends.out.close();
+    MigrationResult result = said.get(60, TimeUnit.SECONDS);
+    closed.countDown();
+    assertEquals(Outcome.FAILED, result.outcome(), result.reason());
+    assertTrue(result.reason().contains("is closed"), result.reason());
+    assertTrue(ends.here.running);
+    assertNotNull(Ends.failure(arrival));
+    assertFalse(ends.there.running);
+  }
+
+  /** Cancelled after somebody closed its socket. */
+  @Test
+  void aMigrationWhoseSocketIsClosedCanBeCancelled() {
+    OutgoingMigration outgoing = ends.outgoing(Ends.OPTIONS);
+    IncomingMigration incoming = ends.incoming();
+    ends.out.close();
+    ends.in.close();
+    assertTrue(outgoing.cancel());
+    assertTrue(incoming.cancel());
+    assertEquals(Outcome.CANCELLED, outgoing.run().outcome());
+    assertThrows(CancellationException.class, incoming::run);
+    assertTrue(ends.here.running);
+    assertFalse(ends.there.running);
+  }
+
+  @Test
+  void theWatchdogGoesOnAfterALookThatFailed() throws Exception {
+    CountDownLatch looks = new CountDownLatch(3);
+    try (Watchdog watchdog =
+        Watchdog.start(
+            () -> {
+              looks.countDown();
+              throw new IllegalStateException("this look fails");
+            })) {
+      assertNotNull(watchdog);
+      assertTrue(looks.await(60, TimeUnit.SECONDS));
+    }
+  }
+
+  private static void await(CountDownLatch latch) {
+    try {
+      assertTrue(latch.await(100, TimeUnit.SECONDS));
+    } catch (InterruptedException e) {
+      throw new IllegalStateException(e);
     }
   }
 
