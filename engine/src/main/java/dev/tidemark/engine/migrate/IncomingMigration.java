@@ -22,11 +22,19 @@ public final class IncomingMigration {
   /** How long the source may be silent, unless the caller says otherwise. */
   public static final Duration IDLE_LIMIT = Duration.ofSeconds(60);
 
+  // Made before they are needed: then there may be no memory.
+  private static final IncomingResult TOLD = new IncomingResult(true, "");
+  private static final IncomingResult NOT_TOLD =
+      new IncomingResult(false, "the source could not be told, and why cannot be put into words");
+
   private final Socket socket;
   private final StreamReader reader;
   private final IncomingDevice[] devices;
   private final GuestControl guest;
   private final Duration idleLimit;
+
+  /** Given up when the guest runs, for what comes then. */
+  private byte[] reserve;
 
   // Guarded by this: cancel and go exclude each other.
   private Thread runner;
@@ -152,15 +160,25 @@ public final class IncomingMigration {
       interrupted = Thread.interrupted();
       return takeOver();
     } finally {
-      reader.close();
+      close(reader);
       if (interrupted) {
         Thread.currentThread().interrupt();
       }
     }
   }
 
+  /** Frees what the migration had; if that fails, it still has ended as it has. */
+  private static void close(StreamReader reader) {
+    try {
+      reader.close();
+    } catch (Throwable e) {
+      Failures.log(System.Logger.Level.WARNING, "the cleanup after a migration", e);
+    }
+  }
+
   private void load() {
     try (var _ = Watchdog.start(this::look)) {
+      reserve = new byte[OutgoingMigration.RESERVE_BYTES];
       checkCancelled();
       // Pages come in thousands at once: looking for zeros must not start interpreted.
       Bitmaps.warmUpZeroPages();
@@ -222,6 +240,7 @@ public final class IncomingMigration {
       }
       guest.resume();
     } catch (Throwable e) {
+      reserve = null;
       // The source hears that nothing runs here, so that has to be true first.
       abort(e);
       try {
@@ -234,11 +253,20 @@ public final class IncomingMigration {
               + Failures.text(e),
           e);
     }
+    reserve = null;
     try {
       reader.shut(0);
-      return new IncomingResult(true, "");
+      return TOLD;
     } catch (Throwable e) {
-      return new IncomingResult(false, Failures.text(e));
+      return notTold(e);
+    }
+  }
+
+  private static IncomingResult notTold(Throwable failure) {
+    try {
+      return new IncomingResult(false, Failures.text(failure));
+    } catch (Throwable e) {
+      return NOT_TOLD;
     }
   }
 }

@@ -3,7 +3,8 @@ package dev.tidemark.engine.migrate;
 import java.util.List;
 
 /**
- * How a migration ended and what it took.
+ * How a migration ended and what it took. Where there was no memory left to say more, the outcome
+ * is right, the reason a fixed text, and the counts are those before the stop or before go.
  *
  * @param outcome where the guest is
  * @param reason why it failed, in one line; empty if it completed

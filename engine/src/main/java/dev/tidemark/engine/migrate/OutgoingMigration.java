@@ -58,6 +58,16 @@ public final class OutgoingMigration {
 
   private static final long MOST_DEVICE_BYTES = 4L << 30;
 
+  /** At least two regions of most heaps: memory that a collector can hand out again. */
+  static final int RESERVE_BYTES = 1 << 20;
+
+  private static final String NO_WORDS = "failed, and the reason could not be put into words";
+
+  private static final String NO_WORDS_NOR_GUEST =
+      NO_WORDS + "; and the guest could not be resumed";
+
+  private static final Outcome[] OUTCOMES = Outcome.values();
+
   /** Ends the migration with a reason; never leaves this class. */
   private static final class Abandoned extends RuntimeException {
     private static final long serialVersionUID = 1L;
@@ -85,6 +95,21 @@ public final class OutgoingMigration {
 
   /** What each step back failed with: the devices' first steps, their second, guest, tracker. */
   private final Throwable[] stepFailures;
+
+  /**
+   * How it ends, by outcome, if there is no memory to say it: then where the guest is must not get
+   * lost. Its counts are those of the last {@link #prepareResults}.
+   */
+  private final MigrationResult[] prepared = new MigrationResult[OUTCOMES.length];
+
+  /** The same for a guest that could not be resumed. */
+  private final MigrationResult[] preparedStopped = new MigrationResult[OUTCOMES.length];
+
+  private final long ramBytes;
+  private List<String> sources = List.of();
+
+  /** Given up when it has failed, for what comes then. */
+  private byte[] reserve;
 
   private ReturnPath answers;
   private Observer observer;
@@ -174,7 +199,14 @@ public final class OutgoingMigration {
     long share = options.maxBandwidth() / PIECES_PER_SECOND / Pages.SIZE;
     this.piecePages = options.maxBandwidth() == 0 ? PIECE_PAGES : Math.clamp(share, 1, PIECE_PAGES);
     this.timeLimitNanos = MigrationOptions.nanos(options.timeLimit());
+    long bytes = 0;
+    for (RamBlockLog log : tracker.logs()) {
+      bytes += log.block().bytes();
+    }
+    this.ramBytes = bytes;
     checkNames();
+    startNanos = System.nanoTime();
+    prepareResults();
   }
 
   /** What is wrong with a section is said now, not once the guest is stopped. */
@@ -233,6 +265,8 @@ public final class OutgoingMigration {
     Watchdog watchdog = null;
     Throwable failure = null;
     try {
+      sources = tracker.sourceNames();
+      reserve = new byte[RESERVE_BYTES];
       checkCancelled();
       // A migration has few rounds: without this the first of them would run interpreted.
       Bitmaps.warmUp();
@@ -253,6 +287,8 @@ public final class OutgoingMigration {
     } catch (Throwable e) {
       failure = e;
     }
+    // For whoever else needs memory from here on, too.
+    reserve = null;
     // Callbacks may wait, and the guest has to be looked after: no interrupt until that is done.
     boolean interrupted = Thread.interrupted();
     boolean mine;
@@ -262,16 +298,10 @@ public final class OutgoingMigration {
       cancelled |= mine && interrupted;
     }
     unwind(mine);
-    if (watchdog != null) {
-      watchdog.close();
-    }
-    if (observer != null) {
-      observer.close();
-    }
-    if (answers != null) {
-      answers.close();
-    }
-    writer.close();
+    close(watchdog);
+    close(observer);
+    close(answers);
+    close(writer);
     interrupted |= Thread.interrupted();
     MigrationResult result = result(failure);
     if (interrupted) {
@@ -282,22 +312,41 @@ public final class OutgoingMigration {
 
   private MigrationResult result(Throwable failure) {
     Outcome outcome = outcome(failure);
+    boolean notResumed = stepFailures[2 * devices.length] != null;
     String reason;
-    List<String> sources = List.of();
     try {
       reason = failure == null ? "" : reason(failure);
       reason += stepsThatFailed(outcome, reason.isEmpty());
       log(failure);
-      sources = tracker.sourceNames();
     } catch (Throwable e) {
-      reason = "failed, and the reason could not be put into words";
+      boolean well = failure == null;
+      for (Throwable step : stepFailures) {
+        well &= step == null;
+      }
+      reason = notResumed ? NO_WORDS_NOR_GUEST : well ? "" : NO_WORDS;
     }
+    try {
+      return result(outcome, reason);
+    } catch (Throwable e) {
+      return (notResumed ? preparedStopped : prepared)[outcome.ordinal()];
+    }
+  }
+
+  /** What the end needs if there is no memory then, with the counts as they are now. */
+  private void prepareResults() {
+    for (int i = 0; i < OUTCOMES.length; i++) {
+      prepared[i] = result(OUTCOMES[i], OUTCOMES[i] == Outcome.COMPLETED ? "" : NO_WORDS);
+      preparedStopped[i] = result(OUTCOMES[i], NO_WORDS_NOR_GUEST);
+    }
+  }
+
+  private MigrationResult result(Outcome outcome, String reason) {
     return new MigrationResult(
         outcome,
         reason,
         sources,
         round,
-        tracker.logs().stream().mapToLong(log -> log.block().bytes()).sum(),
+        ramBytes,
         writer.pagesWritten(),
         writer.zeroPagesWritten(),
         writer.bytesWritten(),
@@ -305,6 +354,17 @@ public final class OutgoingMigration {
         expectedAtStop,
         stoppedNanos,
         System.nanoTime() - startNanos);
+  }
+
+  /** Frees what the migration had; if that fails, it still has ended as it has. */
+  private static void close(AutoCloseable resource) {
+    try {
+      if (resource != null) {
+        resource.close();
+      }
+    } catch (Throwable e) {
+      Failures.log(System.Logger.Level.WARNING, "the cleanup after a migration", e);
+    }
   }
 
   private void log(Throwable failure) {
@@ -550,6 +610,7 @@ public final class OutgoingMigration {
       checkCancelled();
       hasDeadline = false;
     }
+    prepareResults();
     guestStopped = true;
     guest.stop();
     stoppedNanos = System.nanoTime();
@@ -593,6 +654,7 @@ public final class OutgoingMigration {
     if (options.returnPath()) {
       answers.expectNothingBefore("go");
     }
+    prepareResults();
     synchronized (this) {
       checkCancelled();
       // From here on: even half of the byte that says go may have arrived.
