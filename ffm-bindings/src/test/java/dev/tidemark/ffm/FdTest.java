@@ -82,8 +82,11 @@ class FdTest {
   void aBlockedReadKeepsItsDescriptorThroughAClose() throws Exception {
     try (Socket listener = Socket.listen(new InetSocketAddress("127.0.0.1", 0));
         Socket out = Socket.connect(listener.localAddress());
+        Socket own = listener.accept();
         Arena arena = Arena.ofShared()) {
-      Socket in = listener.accept();
+      // One of its own is shut down by close, which wakes the read.
+      Socket in = Socket.borrow(own.fd().acquire());
+      own.fd().release();
       MemorySegment buffer = arena.allocate(1);
       AtomicReference<Object> outcome = new AtomicReference<>();
       Thread reader =

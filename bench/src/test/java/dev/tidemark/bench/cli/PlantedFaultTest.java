@@ -70,7 +70,7 @@ class PlantedFaultTest {
                     addCandidate();
                   }
                 } catch (RuntimeException | Error e) {
-                  failure = first(failure, e);
+                  failure = Unwind.join(failure, e);
                 }
               }
               failure = takeBack(failure);
@@ -85,7 +85,7 @@ class PlantedFaultTest {
                     addCandidate();
                   }
                 } catch (RuntimeException | Error e) {
-                  failure = first(failure, e);
+                  failure = Unwind.join(failure, e);
                 }
               }
         """,

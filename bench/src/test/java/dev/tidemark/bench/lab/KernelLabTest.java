@@ -235,7 +235,9 @@ class KernelLabTest {
         .map(word -> "'" + word + "'")
         .collect(
             Collectors.joining(
-                " ", "#!/bin/sh\nexport JDK_JAVA_OPTIONS='" + JVM_FLAGS + "'\nexec ", "\n"));
+                " ",
+                "#!/bin/sh\nexport JDK_JAVA_OPTIONS=\"$JDK_JAVA_OPTIONS " + JVM_FLAGS + "\"\nexec ",
+                "\n"));
   }
 
   /** Tidemark's own, so that a seed or a number of steps given to Maven is given to the lab. */
