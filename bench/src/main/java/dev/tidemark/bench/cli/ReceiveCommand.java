@@ -36,7 +36,7 @@ import picocli.CommandLine.Spec;
     },
     mixinStandardHelpOptions = true)
 final class ReceiveCommand implements Callable<Integer> {
-  private static final Duration HELLO_LIMIT = Duration.ofSeconds(60);
+  private static final Duration HELLO_LIMIT = Duration.ofMinutes(10);
   private static final Duration CHECK_LIMIT = Duration.ofMinutes(10);
 
   /** All that a stranger learns of this host. */

@@ -25,7 +25,7 @@ import java.util.regex.Pattern;
  * anything, with the path to come, and removes that in every case; so does this one.
  */
 final class ReceiverProcess implements AutoCloseable {
-  private static final long START_SECONDS = 60;
+  private static final long START_SECONDS = 600;
   private static final Pattern NAME = Pattern.compile("tidemark-[0-9a-f]{16}");
   private static final String SOCKET = "socket";
 
