@@ -15,8 +15,8 @@ public final class OtherJvm {
   private static final Pattern PASSED_ON =
       Pattern.compile(
           "--(add-modules|enable-native-access|illegal-native-access)=.*"
-              + "|-Dtidemark\\..*"
-              + "|-Xm[xsn].*|-Xss.*|-XX:[+]Use\\w+GC"
+              + "|-Dtidemark\\..*|-Djava\\.lang\\.invoke\\..*"
+              + "|-Xm[xsn].*|-Xss.*|-XX:[+]Use\\w+GC|-XX:TieredStopAtLevel=\\d"
               + "|-XX:CompileCommand=(quiet|inline|dontinline).*",
           Pattern.DOTALL);
 

@@ -16,6 +16,8 @@ class OtherJvmTest {
     "true, -Dtidemark.vector=forbid",
     "true, -Xmx512m",
     "true, -XX:+UseSerialGC",
+    "true, -XX:TieredStopAtLevel=1",
+    "true, -Djava.lang.invoke.MethodHandle.CUSTOMIZE_THRESHOLD=-1",
     "false, -Xlog:gc*",
     "false, -verbose:gc",
     "false, -XX:StartFlightRecording",
