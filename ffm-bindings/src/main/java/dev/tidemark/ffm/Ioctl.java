@@ -15,7 +15,7 @@ import java.util.Locale;
  * it has no size ({@code _IO}).
  *
  * <p>Threading: platform threads; a call may block in the kernel and pins a virtual thread's
- * carrier. Cost: one system call, no allocation unless it fails.
+ * carrier. Cost: one system call ({@link NativeAccess}).
  */
 public final class Ioctl {
   private static final int NONE = 0;

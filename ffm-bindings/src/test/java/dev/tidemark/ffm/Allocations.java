@@ -4,6 +4,9 @@ import java.lang.reflect.Method;
 
 /** Bytes that this thread has allocated on the heap, as the JVM counts them. */
 public final class Allocations {
+  /** What a call of the kernel may cost, compiled or not: see {@link NativeAccess}. */
+  public static final long PER_CALL = 40;
+
   private static final Object BEAN;
   private static final Method COUNT;
 
@@ -33,25 +36,20 @@ public final class Allocations {
   }
 
   /**
-   * Runs something again and again until it allocates nothing: below the optimizing compiler, each
-   * downcall that captures errno boxes 40 bytes.
+   * Runs something again and again.
    *
-   * @return bytes that a run of the best of 200 batches allocated, rounded down, so that the
-   *     measuring itself does not count
+   * @return bytes that a run of the best of three batches allocated, rounded down, so that neither
+   *     the measuring itself counts nor what only the first runs need. Each call of the kernel may
+   *     have made {@link #PER_CALL} of them
    */
   public static long perRun(Runnable run) {
-    return perRun(run, 200, 5_000);
-  }
-
-  /** As {@link #perRun(Runnable)}, where so many runs would take too long. */
-  public static long perRun(Runnable run, int batches, int runs) {
     long best = Long.MAX_VALUE;
-    for (int batch = 0; batch < batches && best > 0; batch++) {
+    for (int batch = 0; batch < 3; batch++) {
       long before = count();
-      for (int i = 0; i < runs; i++) {
+      for (int i = 0; i < 2_000; i++) {
         run.run();
       }
-      best = Math.min(best, (count() - before) / runs);
+      best = Math.min(best, (count() - before) / 2_000);
     }
     return best;
   }

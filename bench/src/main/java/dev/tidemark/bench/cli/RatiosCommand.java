@@ -5,7 +5,6 @@ import dev.tidemark.bench.ratios.Interleaved;
 import dev.tidemark.bench.ratios.Outcome;
 import dev.tidemark.bench.ratios.Suite;
 import dev.tidemark.engine.bitmap.Bitmaps;
-import dev.tidemark.ffm.NativeAccess;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -40,7 +39,6 @@ final class RatiosCommand implements Callable<Integer> {
       throw new IllegalStateException(missing.get());
     }
     long warmUp = Bitmaps.warmUp();
-    NativeAccess.warmUp();
     System.err.printf(
         Locale.ROOT,
         "bitmap operations: %s, warmed up in %d ms; C: %s, %d bit%n",

@@ -1,7 +1,6 @@
 package dev.tidemark.bench.jmh;
 
 import dev.tidemark.engine.bitmap.Bitmaps;
-import dev.tidemark.ffm.NativeAccess;
 
 /** What the benchmarks' set-ups share. */
 final class Inputs {
@@ -10,7 +9,6 @@ final class Inputs {
   /** Has compiled what a migration has compiled before its first round. */
   static void warmUp() {
     Bitmaps.warmUp();
-    NativeAccess.warmUp();
   }
 
   /** Stops a benchmark of something that is wrong. */

@@ -48,7 +48,7 @@ public record Contest(
     return new Contest(path, size, input, name, 1, side, null, nanos, true);
   }
 
-  /** The same where a job makes objects: a connection, a process. */
+  /** The same where a job makes objects: a connection, a process, a call of the kernel. */
   public Contest unsteady() {
     return new Contest(path, size, input, rival, target, tidemark, other, fixedNanos, false);
   }

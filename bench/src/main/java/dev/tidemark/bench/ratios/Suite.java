@@ -370,13 +370,14 @@ public final class Suite {
     try (IoctlPath path = new IoctlPath()) {
       put(
           Contest.of(
-              "ioctl",
-              "one call",
-              path.device(),
-              "C",
-              1 / 1.15,
-              new Side(null, path::tidemark, IoctlPath.CALLS),
-              new Side(null, path::rival, IoctlPath.CALLS)));
+                  "ioctl",
+                  "one call",
+                  path.device(),
+                  "C",
+                  1 / 1.15,
+                  new Side(null, path::tidemark, IoctlPath.CALLS),
+                  new Side(null, path::rival, IoctlPath.CALLS))
+              .unsteady());
     }
   }
 
@@ -463,13 +464,15 @@ public final class Suite {
     for (int every : quick ? new int[] {1000} : new int[] {10, 1000}) {
       try (PagemapPath path = new PagemapPath(every)) {
         put(
-            "PAGEMAP_SCAN to plane",
-            size(PagemapPath.BYTES),
-            "1 page in " + every,
-            "C, bit by bit",
-            0,
-            side(path::write, path::tidemark),
-            side(path::write, path::rival));
+            Contest.of(
+                    "PAGEMAP_SCAN to plane",
+                    size(PagemapPath.BYTES),
+                    "1 page in " + every,
+                    "C, bit by bit",
+                    0,
+                    side(path::write, path::tidemark),
+                    side(path::write, path::rival))
+                .unsteady());
       }
     }
   }
@@ -481,13 +484,15 @@ public final class Suite {
     for (long bytes : quick ? new long[] {16 * GIB} : new long[] {GIB, 16 * GIB}) {
       try (KvmLogPath path = new KvmLogPath(bytes)) {
         put(
-            "KVM log to plane",
-            size(bytes),
-            "idle guest",
-            "BitSet",
-            0,
-            side(path::tidemark),
-            side(path::bitSet));
+            Contest.of(
+                    "KVM log to plane",
+                    size(bytes),
+                    "idle guest",
+                    "BitSet",
+                    0,
+                    side(path::tidemark),
+                    side(path::bitSet))
+                .unsteady());
       }
     }
   }

@@ -12,7 +12,7 @@ class OtherJvmTest {
     "true, --enable-native-access=ALL-UNNAMED",
     "true, --illegal-native-access=deny",
     "true, -XX:CompileCommand=quiet",
-    "true, '-XX:CompileCommand=inline,jdk.internal.foreign.AbstractMemorySegmentImpl::asSlice*'",
+    "true, '-XX:CompileCommand=dontinline,dev.tidemark.engine.bitmap.VectorRuns::listRest'",
     "true, -Dtidemark.vector=forbid",
     "true, -Xmx512m",
     "true, -XX:+UseSerialGC",

@@ -5,7 +5,6 @@ import dev.tidemark.engine.log.RamBlock;
 import dev.tidemark.engine.stream.SectionHandler;
 import dev.tidemark.engine.stream.StreamReader;
 import dev.tidemark.ffm.ClosedException;
-import dev.tidemark.ffm.NativeAccess;
 import dev.tidemark.ffm.Socket;
 import java.time.Duration;
 import java.util.List;
@@ -182,7 +181,6 @@ public final class IncomingMigration {
       checkCancelled();
       // Pages come in thousands at once: looking for zeros must not start interpreted.
       Bitmaps.warmUpZeroPages();
-      NativeAccess.warmUp();
       socket.limitWaits(idleLimit);
       reader.loadUntilHandover();
       synchronized (this) {

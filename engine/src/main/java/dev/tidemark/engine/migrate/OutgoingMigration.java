@@ -42,8 +42,9 @@ import java.util.function.Consumer;
  *
  * <p>Threading: {@link #run()} occupies one platform thread; {@link #cancel()} from any other, or
  * an interrupt of that thread, ends it. Cost: sync, harvest, iteration and sending allocate nothing
- * on the Java heap; a progress record per round and per 100 ms does, and so does what a device
- * tells of itself.
+ * on the Java heap of their own; up to 40 bytes for each call of the kernel are the JDK's ({@link
+ * NativeAccess}). A progress record per round and per 100 ms does, and so does what a device tells
+ * of itself.
  */
 public final class OutgoingMigration {
   private static final long PIECE_PAGES = 512;
@@ -270,7 +271,6 @@ public final class OutgoingMigration {
       checkCancelled();
       // A migration has few rounds: without this the first of them would run interpreted.
       Bitmaps.warmUp();
-      NativeAccess.warmUp();
       socket.limitWaits(Duration.ofNanos(MigrationOptions.nanos(options.answerLimit())));
       answers = new ReturnPath(socket);
       observer = Observer.start(listener);

@@ -17,8 +17,13 @@ import java.lang.invoke.VarHandle;
 
 /**
  * The C library's functions, one static method each. Each returns what C returns, or {@code -errno}
- * where C would return -1: so nothing is thrown or allocated on the way, and errno cannot be read
- * late. Errors become exceptions one floor up, where the arguments that matter are known.
+ * where C would return -1: so nothing is thrown on the way, and errno cannot be read late. Errors
+ * become exceptions one floor up, where the arguments that matter are known.
+ *
+ * <p>Cost: up to 40 bytes of garbage a call. {@code SharedUtils.checkCaptureSegment} slices the
+ * errno buffer in each, and only C2 may remove that. Reading errno by a call of its own, or from
+ * its address, would spare the slice: but the JVM runs code of its own on the thread in between,
+ * which may overwrite it.
  *
  * <p>Threading: any platform thread. The errno buffer is per thread and lives as long as it.
  */

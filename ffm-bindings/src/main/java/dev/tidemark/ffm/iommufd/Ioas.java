@@ -21,7 +21,7 @@ import java.util.Locale;
  *
  * <p>Addresses and lengths are bytes and unsigned. Cost: one system call a method, during which
  * other calls on this owner wait; {@link #map}, {@link #mapFixed}, {@link #mapFile} and {@link
- * #unmap} allocate nothing.
+ * #unmap} allocate nothing of their own.
  */
 public final class Ioas extends IommufdObject {
   private static final Object COPIES = new Object();

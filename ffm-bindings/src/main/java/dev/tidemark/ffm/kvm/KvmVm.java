@@ -21,7 +21,7 @@ import java.util.Locale;
  *
  * <p>Threading: any thread. The dirty-log calls of one VM run one after the other, here as in the
  * kernel ({@code slots_lock}). Cost: one system call a method; {@link #getDirtyLog}, {@link
- * #clearDirtyLog} and {@link #resetDirtyRings} allocate nothing.
+ * #clearDirtyLog} and {@link #resetDirtyRings} allocate nothing of their own.
  */
 public final class KvmVm implements AutoCloseable {
   private static final long REGION_SLOT = region("slot");

@@ -27,7 +27,8 @@ import java.util.OptionalLong;
  * having written all that is mapped, each time.
  *
  * <p>Threading: any thread; calls on one owner run one after the other, as in the kernel. Cost: one
- * system call a method; mapping, unmapping and {@link #getDirtyBitmap} allocate nothing.
+ * system call a method; mapping, unmapping and {@link #getDirtyBitmap} allocate nothing of their
+ * own.
  */
 public final class VfioContainer implements AutoCloseable {
   private static final String PATH = "/dev/vfio/vfio";

@@ -24,7 +24,7 @@ import java.util.Optional;
  * anything else; one from a {@link VfioGroup} is usable at once.
  *
  * <p>Threading: any thread; reports of one owner run one after the other. Cost: one system call a
- * method; {@link #dmaLoggingReport} allocates nothing.
+ * method; {@link #dmaLoggingReport} allocates nothing of its own.
  */
 public final class VfioDevice implements AutoCloseable {
   private static final long HEADER = VFIO_DEVICE_FEATURE_LAYOUT.byteSize();

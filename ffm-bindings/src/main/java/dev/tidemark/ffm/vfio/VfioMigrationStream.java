@@ -17,7 +17,7 @@ import java.lang.foreign.MemorySegment;
  * but the device's driver.
  *
  * <p>Threading: one thread at a time. Cost: one system call a method; {@link #read} and {@link
- * #write} allocate nothing.
+ * #write} allocate nothing of their own.
  */
 public final class VfioMigrationStream implements AutoCloseable {
   private final Fd fd;

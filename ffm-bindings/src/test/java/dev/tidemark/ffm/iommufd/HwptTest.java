@@ -623,26 +623,18 @@ class HwptTest {
 
   @Test
   void hotCallsAllocateNoMoreThanTheirSystemCall() {
-    try (Arena arena = Arena.ofConfined()) {
-      MemorySegment nothing = arena.allocate(8, 8);
-      // Without the optimizing compiler, which the lab does without, a downcall itself allocates.
-      long call =
-          allocated(() -> Ioctl.tryCall(lab.iommufd.fd(), IommufdUapi.IOMMU_IOAS_ALLOC, nothing));
-      assertEquals(call, allocated(() -> get(0, PAGES, bitmap)));
-      assertEquals(call, allocated(() -> hwpt.setDirtyTracking(true)));
-      long iova = START + PAGES * IO_PAGE;
-      long address = memory.address();
-      assertEquals(
-          2 * call,
-          allocated(
-              () -> {
-                ioas.mapFixed(iova, address, IO_PAGE, ACCESS);
-                ioas.unmap(iova, IO_PAGE);
-              }));
-    }
-  }
-
-  private static long allocated(Runnable run) {
-    return Allocations.perRun(run, 3, 2_000);
+    long query = Allocations.perRun(() -> get(0, PAGES, bitmap));
+    assertTrue(query <= Allocations.PER_CALL, query + " bytes");
+    long tracking = Allocations.perRun(() -> hwpt.setDirtyTracking(true));
+    assertTrue(tracking <= Allocations.PER_CALL, tracking + " bytes");
+    long iova = START + PAGES * IO_PAGE;
+    long address = memory.address();
+    long mapping =
+        Allocations.perRun(
+            () -> {
+              ioas.mapFixed(iova, address, IO_PAGE, ACCESS);
+              ioas.unmap(iova, IO_PAGE);
+            });
+    assertTrue(mapping <= 2 * Allocations.PER_CALL, mapping + " bytes");
   }
 }

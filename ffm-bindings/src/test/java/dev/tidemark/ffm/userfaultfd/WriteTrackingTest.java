@@ -404,7 +404,7 @@ class WriteTrackingTest {
   }
 
   @Test
-  void aScanAllocatesNothing() {
+  void aScanAllocatesNoMoreThanItsCall() {
     MemorySegment memory = tracked(64);
     Runnable round =
         () -> {
@@ -417,7 +417,8 @@ class WriteTrackingTest {
             }
           }
         };
-    assertEquals(0, Allocations.perRun(round));
+    long bytes = Allocations.perRun(round);
+    assertTrue(bytes <= Allocations.PER_CALL, bytes + " bytes");
     assertTrue(seen > 0);
   }
 
