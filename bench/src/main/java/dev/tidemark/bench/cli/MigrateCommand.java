@@ -47,6 +47,9 @@ final class MigrateCommand implements Callable<Integer> {
   private static final Duration REPORT_LIMIT = Duration.ofMinutes(15);
   private static final long SIGNAL_SECONDS = 10;
 
+  /** For how long the guest is watched before its migration. */
+  private static final long BEFORE_MILLIS = 100;
+
   @Spec private CommandSpec spec;
 
   @Option(
@@ -268,6 +271,8 @@ final class MigrateCommand implements Callable<Integer> {
     }
     Optional<OutgoingVfioDevice> device =
         tracked.migratingDevice().map(moved -> new OutgoingVfioDevice(Wire.DEVICE, moved));
+    GuestRounds rounds = new GuestRounds(tracked.guest(), progress);
+    rounds.measureBefore(BEFORE_MILLIS);
     var outgoing =
         new OutgoingMigration(
             tracked.tracker(),
@@ -276,7 +281,7 @@ final class MigrateCommand implements Callable<Integer> {
             device.stream().toList(),
             sections(tracked.guest()),
             options,
-            progress);
+            rounds);
     synchronized (this) {
       if (ending) {
         throw new IllegalStateException("ended by a signal");
@@ -284,6 +289,7 @@ final class MigrateCommand implements Callable<Integer> {
       migration = outgoing;
     }
     MigrationResult result = outgoing.run();
+    rounds.end();
     if (receiver != null
         && (result.outcome() == Outcome.COMPLETED || result.outcome() == Outcome.UNKNOWN)) {
       receiver.keep();
@@ -306,7 +312,13 @@ final class MigrateCommand implements Callable<Integer> {
     if (!verified) {
       problem += whereabouts(tracked, result);
     }
-    tell(summary(tracked, guestKind, result, device, report, problem));
+    Map<String, Object> summary = summary(tracked, guestKind, result, device, report, problem);
+    if (json) {
+      rounds.put(summary, report == null ? null : report.throughput());
+    } else {
+      summary.put("guestThroughput", rounds.line());
+    }
+    tell(summary);
     return verified ? Tidemark.DONE : Tidemark.FAILED;
   }
 
@@ -405,6 +417,8 @@ final class MigrateCommand implements Callable<Integer> {
         });
     tracked.unmaps().ifPresent(unmaps -> summary.put("unmaps", unmaps));
     summary.put("totalMillis", millis(result.totalNanos()));
+    summary.put(
+        "firstPageMillis", result.firstPageNanos() < 0 ? null : millis(result.firstPageNanos()));
     long digests = digestNanos + (report == null ? 0 : report.digestNanos());
     long stopped = tracked.guest().lastExitNanos();
     long downtime = report == null ? -1 : report.firstRunNanos() - stopped - digests;

@@ -2,6 +2,7 @@ package dev.tidemark.bench.cli;
 
 import dev.tidemark.bench.guest.MemoryDigest;
 import dev.tidemark.bench.guest.SelfCheckingGuest;
+import dev.tidemark.bench.guest.Throughput;
 import dev.tidemark.bench.lab.DeviceState;
 import dev.tidemark.engine.device.IncomingVfioDevice;
 import dev.tidemark.engine.migrate.IncomingMigration;
@@ -183,6 +184,7 @@ final class ReceiveCommand implements Callable<Integer> {
     }
     say("running", true, "the guest runs here; it checks its memory");
     boolean verified = guest.awaitFullPass(CHECK_LIMIT);
+    Throughput throughput = guest.throughput(System.nanoTime());
     String error =
         guest.error().orElse(verified ? null : "the guest did not come through its memory");
     if (arrival.told()) {
@@ -194,6 +196,7 @@ final class ReceiveCommand implements Callable<Integer> {
               guest.firstRunNanos(),
               digestNanos,
               guest.pagesChecked(),
+              throughput,
               tracked.migratingDevice().map(DeviceState::digest).orElse(0L),
               memoryDigest));
     }

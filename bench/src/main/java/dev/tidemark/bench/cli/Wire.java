@@ -1,5 +1,6 @@
 package dev.tidemark.bench.cli;
 
+import dev.tidemark.bench.guest.Throughput;
 import dev.tidemark.ffm.IoVectors;
 import dev.tidemark.ffm.LinuxException;
 import dev.tidemark.ffm.Socket;
@@ -45,6 +46,8 @@ final class Wire {
   /**
    * Last line, from the destination, once the guest has checked every page there.
    *
+   * @param throughput of the guest there, as fast as it could, until it had checked every page;
+   *     null from a destination that does not know it
    * @param deviceDigest of the state that its device has there; 0 if it has none
    * @param memoryDigest of its memory at the handover, with the hello's nonce as key: the source
    *     has not sent it, so a destination that says it has had the memory
@@ -55,6 +58,7 @@ final class Wire {
       long firstRunNanos,
       long digestNanos,
       long pagesChecked,
+      Throughput throughput,
       long deviceDigest,
       long memoryDigest) {}
 

@@ -27,6 +27,7 @@ abstract class GuestBase implements SelfCheckingGuest {
 
   private final Mapping memory;
   private final MailboxWriter writer;
+  private final ThroughputMeter meter = new ThroughputMeter();
   private final int kind;
   private Thread thread;
 
@@ -118,6 +119,7 @@ abstract class GuestBase implements SelfCheckingGuest {
       while (awaitRun()) {
         writing = false;
         runGuest();
+        meter.end(lastExit);
         synchronized (this) {
           running = false;
           notifyAll();
@@ -177,6 +179,7 @@ abstract class GuestBase implements SelfCheckingGuest {
 
   final void ran(long firstRunNanos) {
     firstRun = firstRunNanos;
+    meter.begin(firstRunNanos);
   }
 
   final void left(long lastExitNanos) {
@@ -197,11 +200,13 @@ abstract class GuestBase implements SelfCheckingGuest {
         notifyAll();
       }
     }
+    long time = System.nanoTime();
+    meter.did(time, checked);
+    long done = time;
     long wanted = rate;
     if (wanted == 0) {
       return;
     }
-    long time = System.nanoTime();
     if (wanted != paceRate || paceDue - time < -MOST_LAG_NANOS) {
       paceRate = wanted;
       paceDue = time;
@@ -211,6 +216,7 @@ abstract class GuestBase implements SelfCheckingGuest {
       LockSupport.parkNanos(paceDue - time);
       time = System.nanoTime();
     }
+    meter.goesOn(time, Math.clamp(paceDue, done, time));
   }
 
   @Override
@@ -299,6 +305,11 @@ abstract class GuestBase implements SelfCheckingGuest {
   @Override
   public final long pagesChecked() {
     return pages;
+  }
+
+  @Override
+  public final Throughput throughput(long until) {
+    return meter.take(until);
   }
 
   @Override

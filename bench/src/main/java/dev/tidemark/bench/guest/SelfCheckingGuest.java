@@ -53,6 +53,13 @@ public interface SelfCheckingGuest extends AutoCloseable {
   /** How many test pages it has checked since its start, on any host; rounded down a little. */
   long pagesChecked();
 
+  /**
+   * How it got on since the last call, to within a millisecond and 64 pages.
+   *
+   * @param until the end of that time by {@link System#nanoTime()}, in the past
+   */
+  Throughput throughput(long until);
+
   /** How many test pages it has. */
   long testPages();
 

@@ -57,9 +57,20 @@ class MigrateCommandTest {
             "zeroPages",
             "bytesSent",
             "totalMillis",
+            "firstPageMillis",
             "downtimeMillis",
             "digestMillis",
-            "verified"),
+            "verified",
+            "guestPagesPerSecondBefore",
+            "guestNanosPerPageBefore",
+            "guestLongestStallMillisBefore",
+            "guestPagesPerSecond",
+            "guestNanosPerPage",
+            "guestLongestStallMillis",
+            "guestSlowdown",
+            "guestRounds",
+            "guestPagesPerSecondAfter",
+            "guestLongestStallMillisAfter"),
         summary.keySet());
     assertEquals("completed", summary.get("status").getAsString());
     assertTrue(summary.get("verified").getAsBoolean());

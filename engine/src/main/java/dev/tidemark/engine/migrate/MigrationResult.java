@@ -18,6 +18,8 @@ import java.util.List;
  * @param expectedDowntimeNanos what was expected when the guest was stopped; -1 if it never was, or
  *     was because of a limit
  * @param stoppedNanos {@code System.nanoTime()} at which the guest was stopped; 0 if it never was
+ * @param firstPageNanos from the call of {@link OutgoingMigration#run} until the first page of RAM
+ *     was handed to the kernel, a zero page's record included; -1 if none was
  * @param totalNanos the whole migration, after the warm-up
  */
 public record MigrationResult(
@@ -32,4 +34,5 @@ public record MigrationResult(
     long sourceFailures,
     long expectedDowntimeNanos,
     long stoppedNanos,
+    long firstPageNanos,
     long totalNanos) {}

@@ -115,6 +115,7 @@ public final class OutgoingMigration {
   private ReturnPath answers;
   private Observer observer;
 
+  private long calledNanos;
   private long startNanos;
   private int round;
   private long dirtyPages;
@@ -262,6 +263,7 @@ public final class OutgoingMigration {
       }
       runner = Thread.currentThread();
     }
+    calledNanos = System.nanoTime();
     startNanos = System.nanoTime();
     Watchdog watchdog = null;
     Throwable failure = null;
@@ -353,6 +355,7 @@ public final class OutgoingMigration {
         tracker.failures(),
         expectedAtStop,
         stoppedNanos,
+        writer.firstPageNanos() == 0 ? -1 : writer.firstPageNanos() - calledNanos,
         System.nanoTime() - startNanos);
   }
 

@@ -33,6 +33,10 @@ final class GatherOutput implements SectionOutput {
 
   private long end;
 
+  /** Whether a page was among what was put here so far. */
+  private boolean anyPage;
+
+  private volatile long firstPageNanos;
   private volatile long bytes;
   private volatile long calls;
 
@@ -108,6 +112,11 @@ final class GatherOutput implements SectionOutput {
     }
   }
 
+  /** Notes that a page's record was put here. */
+  void page() {
+    anyPage = true;
+  }
+
   /** Writes memory by pointing to it: it is read at the next {@link #flush()}, or at an earlier. */
   void memory(MemorySegment memory, long offset, long length) {
     // A vector for the small fields before, one for the memory, one for what flush may still find.
@@ -133,6 +142,9 @@ final class GatherOutput implements SectionOutput {
     pointToSmall();
     long length = vectors.remaining();
     if (length > 0) {
+      if (anyPage && firstPageNanos == 0) {
+        firstPageNanos = System.nanoTime();
+      }
       try {
         calls += socket.writeFully(vectors);
       } catch (LinuxException e) {
@@ -149,6 +161,11 @@ final class GatherOutput implements SectionOutput {
     if (length > 0) {
       throttle.pace(length);
     }
+  }
+
+  /** When the first page was handed to the kernel; 0 if none was. */
+  long firstPageNanos() {
+    return firstPageNanos;
   }
 
   /** How many bytes were written to the socket. */

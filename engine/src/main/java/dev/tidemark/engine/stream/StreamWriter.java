@@ -295,6 +295,7 @@ public final class StreamWriter implements AutoCloseable {
       out.bytes(blockIds[index]);
       last = index;
     }
+    out.page();
   }
 
   /** Ends the round's part, and flushes. */
@@ -456,6 +457,14 @@ public final class StreamWriter implements AutoCloseable {
   /** How many pages were found zero, and written as one byte. */
   public long zeroPagesWritten() {
     return zeroPages;
+  }
+
+  /**
+   * {@code System.nanoTime()} just before the call that handed the first page to the kernel, a zero
+   * page's record included; 0 if none was.
+   */
+  public long firstPageNanos() {
+    return out.firstPageNanos();
   }
 
   /** How many {@code writev} calls there were. */

@@ -269,7 +269,9 @@ class DeadlineTest {
     ends.in.close();
     assertTrue(outgoing.cancel());
     assertTrue(incoming.cancel());
-    assertEquals(Outcome.CANCELLED, outgoing.run().outcome());
+    MigrationResult result = outgoing.run();
+    assertEquals(Outcome.CANCELLED, result.outcome());
+    assertEquals(-1, result.firstPageNanos());
     assertThrows(CancellationException.class, incoming::run);
     assertTrue(ends.here.running);
     assertFalse(ends.there.running);

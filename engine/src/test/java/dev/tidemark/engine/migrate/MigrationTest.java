@@ -189,6 +189,7 @@ class MigrationTest {
     assertTrue(result.expectedDowntimeNanos() <= OPTIONS.downtimeLimit().toNanos());
     assertEquals(PAGES * 4096, result.ramBytes());
     assertTrue(result.zeroPages() > 0);
+    assertTrue(result.firstPageNanos() > 0, result.toString());
     assertEquals(List.of("pagemap-scan"), result.sources());
     assertEquals(Progress.Phase.HARVESTED, progress.getFirst().phase());
     assertEquals(PAGES, progress.getFirst().dirtyPages(), "the first round holds every page");

@@ -29,6 +29,29 @@ class StreamRoundTripTest {
   }
 
   @Test
+  void theFirstPageIsWrittenWhenItsRecordIs() throws Exception {
+    try (Connection connection = Connection.open();
+        GuestMemory memory = new GuestMemory("pc.ram", 2);
+        StreamWriter writer = new StreamWriter(connection.near(), UNLIMITED)) {
+      writer.begin("none");
+      writer.startRam(List.of(memory.block));
+      writer.ping(1);
+      assertEquals(0, writer.firstPageNanos(), "nothing but headers");
+      writer.beginRound();
+      long before = System.nanoTime();
+      writer.pages(memory.block, 0, 1);
+      assertEquals(0, writer.firstPageNanos(), "a zero page that waits for more");
+      writer.flush();
+      long first = writer.firstPageNanos();
+      assertTrue(first - before >= 0 && first - System.nanoTime() <= 0);
+      memory.fillPage(1, 7);
+      writer.pages(memory.block, 1, 1);
+      writer.endRound();
+      assertEquals(first, writer.firstPageNanos());
+    }
+  }
+
+  @Test
   void aStreamThatDribblesByteByByteArrives() throws Exception {
     try (Connection in = Connection.open();
         Connection out = Connection.open()) {
