@@ -24,13 +24,13 @@ final class PlotsCommand implements Callable<Integer> {
   private Path folder;
 
   @Override
-  public Integer call() throws IOException {
+  public Integer call() throws IOException, InterruptedException {
     Rivals.missing()
         .ifPresent(
             reason -> {
               throw new IllegalStateException(reason);
             });
-    Bitmaps.warmUp();
+    Bitmaps.prove();
     Files.createDirectories(folder);
     new Plots(folder, System.out::println).draw();
     return Tidemark.DONE;

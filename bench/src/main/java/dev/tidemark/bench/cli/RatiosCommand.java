@@ -33,17 +33,20 @@ final class RatiosCommand implements Callable<Integer> {
   private boolean quick;
 
   @Override
-  public Integer call() {
+  public Integer call() throws InterruptedException {
     Optional<String> missing = Rivals.missing();
     if (missing.isPresent()) {
       throw new IllegalStateException(missing.get());
     }
-    long warmUp = Bitmaps.warmUp();
+    long start = System.nanoTime();
+    List<String> scalar = Bitmaps.prove();
+    long proved = System.nanoTime() - start;
     System.err.printf(
         Locale.ROOT,
-        "bitmap operations: %s, warmed up in %d ms; C: %s, %d bit%n",
+        "bitmap operations: %s, proven in %d ms%s; C: %s, %d bit%n",
         Bitmaps.description(),
-        warmUp / 1_000_000,
+        proved / 1_000_000,
+        scalar.isEmpty() ? "" : ", but scalar: " + scalar,
         String.join(" ", Rivals.COMPILER),
         Rivals.width());
     if (!json) {

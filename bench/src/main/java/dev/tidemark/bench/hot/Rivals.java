@@ -50,7 +50,6 @@ public final class Rivals {
         function(JAVA_LONG, "same_or_count_shifted", ADDRESS, ADDRESS, JAVA_LONG, JAVA_INT);
     static final MethodHandle SAME_CARDINALITY =
         function(JAVA_LONG, "same_cardinality", ADDRESS, JAVA_LONG);
-    static final MethodHandle ZERO_PAGES = function(JAVA_LONG, "zero_pages", ADDRESS, JAVA_LONG);
     static final MethodHandle SAME_HARVEST =
         function(JAVA_LONG, "same_harvest", ADDRESS, JAVA_LONG, ADDRESS);
     static final MethodHandle BIT_BY_BIT_HARVEST =
@@ -223,15 +222,6 @@ public final class Rivals {
   public static long sameCardinality(MemorySegment map, long bytes) {
     try {
       return (long) Library.SAME_CARDINALITY.invokeExact(map, bytes);
-    } catch (Throwable e) {
-      throw failed(e);
-    }
-  }
-
-  /** Counts the pages that are zero. */
-  public static long zeroPages(MemorySegment memory, long pages) {
-    try {
-      return (long) Library.ZERO_PAGES.invokeExact(memory, pages);
     } catch (Throwable e) {
       throw failed(e);
     }

@@ -6,9 +6,13 @@ import dev.tidemark.engine.bitmap.Bitmaps;
 final class Inputs {
   private Inputs() {}
 
-  /** Has compiled what a migration has compiled before its first round. */
+  /** Has vectors run from the first call on. */
   static void warmUp() {
-    Bitmaps.warmUp();
+    try {
+      Bitmaps.prove();
+    } catch (InterruptedException e) {
+      Thread.currentThread().interrupt();
+    }
   }
 
   /** Stops a benchmark of something that is wrong. */

@@ -9,7 +9,6 @@ import dev.tidemark.bench.hot.HarvestPath;
 import dev.tidemark.bench.hot.MergePath;
 import dev.tidemark.bench.hot.OtherJvm;
 import dev.tidemark.bench.hot.SyncPath;
-import dev.tidemark.bench.hot.ZeroPath;
 import dev.tidemark.bench.ratios.Contest.Side;
 import dev.tidemark.engine.bitmap.Bitmaps;
 import java.io.BufferedReader;
@@ -39,7 +38,6 @@ final class OtherWidth implements AutoCloseable {
     OPERATIONS.put("cardinality", "512 KiB");
     OPERATIONS.put("harvest and commit", "512 KiB");
     OPERATIONS.put("sync, harvest, commit", "16 GiB");
-    OPERATIONS.put("zero pages", "512 KiB");
   }
 
   private final Process process;
@@ -122,15 +120,14 @@ final class OtherWidth implements AutoCloseable {
   }
 
   /** Answers each name of an operation with the nanoseconds it takes. */
-  public static void main(String[] arguments) throws IOException {
+  public static void main(String[] arguments) throws IOException, InterruptedException {
     stayOnOneProcessor();
     BitmapInput input = new BitmapInput(0.01, false);
-    Bitmaps.warmUp();
+    Bitmaps.prove();
     try (MergePath merge = new MergePath(512 << 10, input);
         MergePath cleared = new MergePath(512 << 10, input);
         HarvestPath harvest = new HarvestPath(512 << 10, input);
-        SyncPath sync = new SyncPath(16L << 30, input);
-        ZeroPath zero = new ZeroPath(512 << 10, true)) {
+        SyncPath sync = new SyncPath(16L << 30, input)) {
       Map<String, Side> sides =
           Map.of(
               "merge", new Side(null, merge::orCount, 1),
@@ -138,8 +135,7 @@ final class OtherWidth implements AutoCloseable {
               "merge, shifted by 7", new Side(null, () -> merge.orCountShifted(7), 1),
               "cardinality", new Side(null, merge::cardinality, 1),
               "harvest and commit", new Side(harvest::refill, harvest::tidemark, 1),
-              "sync, harvest, commit", new Side(null, sync::tidemark, 1),
-              "zero pages", new Side(null, zero::tidemark, 1));
+              "sync, harvest, commit", new Side(null, sync::tidemark, 1));
       Interleaved warm = new Interleaved(1, 3_000_000, 300_000_000);
       Interleaved measure = new Interleaved(1, 3_000_000, 0);
       // In the same order in each process, as what was compiled last depends on it.

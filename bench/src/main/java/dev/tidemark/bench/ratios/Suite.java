@@ -13,7 +13,6 @@ import dev.tidemark.bench.hot.QemuPair;
 import dev.tidemark.bench.hot.ScatterPath;
 import dev.tidemark.bench.hot.SyncPath;
 import dev.tidemark.bench.hot.TransferPath;
-import dev.tidemark.bench.hot.ZeroPath;
 import dev.tidemark.bench.ratios.Contest.Side;
 import dev.tidemark.ffm.kvm.Kvm;
 import dev.tidemark.ffm.userfaultfd.Pagemap;
@@ -60,7 +59,6 @@ public final class Suite {
     harvest();
     sync();
     cardinality();
-    zeroPages();
     scatter();
     ioctl();
     dmaMap();
@@ -339,33 +337,6 @@ public final class Suite {
     }
   }
 
-  private void zeroPages() {
-    for (long bytes : quick ? new long[] {64 * MIB} : new long[] {512 * KIB, 64 * MIB}) {
-      try (ZeroPath path = new ZeroPath(bytes, false)) {
-        Side side = side(path::tidemark);
-        put(
-            "zero pages",
-            size(bytes),
-            "all zero",
-            "reading (limit)",
-            AS_FAST,
-            side,
-            side(path::limitRead));
-        put("zero pages", size(bytes), "all zero", "C", 0, side, side(path::rival));
-      }
-      try (ZeroPath path = new ZeroPath(bytes, true)) {
-        put(
-            "zero pages",
-            size(bytes),
-            "half zero",
-            "C",
-            AS_FAST,
-            side(path::tidemark),
-            side(path::rival));
-      }
-    }
-  }
-
   private void ioctl() {
     try (IoctlPath path = new IoctlPath()) {
       put(
@@ -504,9 +475,9 @@ public final class Suite {
                     "first sync of a process",
                     "16 GiB",
                     "1 % scattered",
-                    "not warmed up",
+                    "scalar twin, right away",
                     0,
-                    new Side(null, () -> FirstSync.inAnotherProcess("warm"), 1),
+                    new Side(null, () -> FirstSync.inAnotherProcess("proven"), 1),
                     new Side(null, () -> FirstSync.inAnotherProcess("cold"), 1))
                 .unsteady(),
             true));
@@ -533,7 +504,7 @@ public final class Suite {
                       Contest.of(
                               operation,
                               size,
-                              operation.equals("zero pages") ? "half zero" : "1 % scattered",
+                              "1 % scattered",
                               "scalar, " + name,
                               AS_FAST,
                               side(() -> chosen.nanos(operation)),

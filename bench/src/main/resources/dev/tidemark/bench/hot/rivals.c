@@ -182,7 +182,7 @@ uint64_t same_or_count_shifted(char *restrict dst, const char *restrict src, lon
   return sum(n);
 }
 
-// Cardinality and zero pages.
+// Cardinality.
 
 uint64_t same_cardinality(const char *map, long bytes) {
   vec n = zero();
@@ -190,26 +190,6 @@ uint64_t same_cardinality(const char *map, long bytes) {
     n = add(n, add(count(load(map + i)), count(load(map + i + WIDTH))));
   }
   return sum(n);
-}
-
-// How many of the pages hold only zeros; the first bytes decide most that do not. Of many ways to
-// read the rest this is the best: with 16 lines a round, with 4 sums, or with a branch every 256
-// bytes or 1 KiB it is slower, in cache twice as slow.
-uint64_t zero_pages(const char *memory, long pages) {
-  uint64_t zeros = 0;
-  for (long page = 0; page < pages; page++) {
-    const char *p = memory + (page << 12);
-    vec all = load(p);
-    if (any(all)) {
-      continue;
-    }
-#pragma GCC unroll 8
-    for (long i = 0; i < 4096; i += WIDTH) {
-      all = or(all, load(p + i));
-    }
-    zeros += !any(all);
-  }
-  return zeros;
 }
 
 // Harvest: scan once, note the lines with bits, list the runs there, clear those lines.

@@ -111,13 +111,6 @@ class SteadyStateTest {
             () -> new ScatterPath(BYTES, 512, INPUT),
             p -> p::refill,
             ScatterPath::tidemark),
-        steady(
-            "zero pages",
-            0,
-            c,
-            () -> new ZeroPath(512 << 10, true),
-            p -> nothing(),
-            ZeroPath::tidemark),
         steady("ioctl", IoctlPath.CALLS, c, IoctlPath::new, p -> nothing(), IoctlPath::tidemark),
         steady("DMA map", 0, c, () -> new DmaMapPath(1000), p -> p::draw, DmaMapPath::tidemark),
         steady(

@@ -35,7 +35,6 @@ class BenchmarksTest {
             SyncBenchmark.class, 2, new String[][] {{"ram", "17179869184"}, {"density", "0.01"}}),
         Arguments.of(
             ScatterBenchmark.class, 3, new String[][] {{"piece", "512"}, {"density", "0.01"}}),
-        Arguments.of(ZeroPagesBenchmark.class, 3, new String[][] {{"bytes", "524288"}}),
         Arguments.of(IoctlBenchmark.class, 3, new String[][] {}),
         Arguments.of(DmaMapBenchmark.class, 4, new String[][] {{"mappings", "1000"}}),
         Arguments.of(MarksBenchmark.class, 2, new String[][] {}),

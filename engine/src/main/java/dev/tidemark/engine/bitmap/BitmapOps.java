@@ -70,18 +70,6 @@ public interface BitmapOps {
   long nextClear(MemorySegment map, long from, long end);
 
   /**
-   * Which pages of 4 KiB hold only zeros, and need not be sent. Most others show it in their first
-   * bytes, and are left then. Memory that an arena may close meanwhile is read word by word, all
-   * other, such as mappings, with vectors.
-   *
-   * @param memory native memory of any kind and alignment
-   * @param offset of the first page in bytes
-   * @param pages 0 to 64
-   * @return bit n is set if page n is zero
-   */
-  long zeroPages(MemorySegment memory, long offset, int pages);
-
-  /**
    * Counts a plane's bits and writes its summary, in one scan: bit n of {@code lines} says that
    * line n, the words 8n to 8n+7, has a bit set. Memory that an arena may close meanwhile is
    * scanned by a slower loop than all other, such as mappings.

@@ -5,59 +5,55 @@ import java.io.IOException;
 import java.lang.management.ManagementFactory;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
 import java.util.Optional;
 
 /**
- * The one gate: chooses between the vector and the scalar twin when this class is loaded, and logs
- * its choice in one line.
+ * The one gate: hands out the operations, which are the scalar twin's until a kernel of the vector
+ * twin has been seen to be compiled and right. Nothing waits for that: a thread of the library's
+ * own proves a kernel once the scalar twin has had milliseconds of its work.
  *
  * <p>The system property {@code tidemark.vector} is {@code auto}, the default; {@code forbid} for
- * the scalar twin; or {@code require}, with which {@link #ops()} throws where the scalar twin would
- * have been chosen.
+ * the scalar twin; or {@code require}, for tests, with which {@link #ops()} is the vector twin from
+ * the first call on, compiled or not, and throws where it cannot be.
  */
 public final class Bitmaps {
   private static final String PROPERTY = "tidemark.vector";
   private static final int MIN_WIDTH = 256;
-  private static final int WARM_UP_ROUNDS = 100;
+  private static final String MODE = System.getProperty(PROPERTY, "auto");
+  private static final ScalarBitmapOps SCALAR = new ScalarBitmapOps();
+  private static final Prover PROVER = new Prover(Twin::usable);
 
-  /** Nanoseconds a kernel after which a migration had better begin with it slow than not at all. */
-  private static final long WARM_UP_LIMIT = 400_000_000L;
+  /** Loads no class of vectors: a process that needs none starts without them. */
+  private static final CheckedBitmapOps OPS =
+      MODE.equals("forbid") ? SCALAR : MODE.equals("require") ? Twin.VECTOR_OR_NULL : PROVER.ops();
 
-  /** The same for harvests of all kinds. */
-  private static final long HARVEST_LIMIT = 2_000_000_000L;
+  /** What is known once it is needed, as it takes some time to know. */
+  private static final class Twin {
+    /** Why the scalar twin is used; null if vectors can be. */
+    private static final String REASON = reasonForScalar();
 
-  private static final CheckedBitmapOps SCALAR = new ScalarBitmapOps();
+    private static final CheckedBitmapOps VECTOR_OR_NULL = REASON == null ? Vector.OPS : null;
 
-  /** Why the scalar twin was chosen; null if the vector twin was. */
-  private static final String REASON;
+    private static final String DESCRIPTION =
+        REASON == null ? "vector, " + VectorBitmapOps.WIDTH + " bit" : "scalar: " + REASON;
 
-  private static final boolean REQUIRED;
-  private static final CheckedBitmapOps OPS;
-  private static final String DESCRIPTION;
+    static {
+      System.getLogger(Bitmaps.class.getName())
+          .log(
+              REASON == null ? System.Logger.Level.DEBUG : System.Logger.Level.INFO,
+              "bitmap operations: " + DESCRIPTION);
+    }
 
-  static {
-    String mode = System.getProperty(PROPERTY, "auto");
-    REQUIRED = mode.equals("require");
-    REASON = reasonForScalar(mode);
-    OPS = REASON == null ? Twin.vector() : SCALAR;
-    DESCRIPTION = REASON == null ? "vector, " + Twin.width() + " bit" : "scalar: " + REASON;
-    System.getLogger(Bitmaps.class.getName())
-        .log(
-            REASON == null ? System.Logger.Level.DEBUG : System.Logger.Level.INFO,
-            "bitmap operations: " + DESCRIPTION);
+    static CheckedBitmapOps usable() {
+      return VECTOR_OR_NULL;
+    }
   }
 
   /** Loaded only once the incubator module is known to be there. */
-  private static final class Twin {
-    private static final CheckedBitmapOps VECTOR = new VectorBitmapOps(compressesBytes());
-
-    static CheckedBitmapOps vector() {
-      return VECTOR;
-    }
-
-    static int width() {
-      return VectorBitmapOps.WIDTH;
-    }
+  private static final class Vector {
+    private static final CheckedBitmapOps OPS = new VectorBitmapOps(compressesBytes());
   }
 
   private Bitmaps() {}
@@ -72,16 +68,65 @@ public final class Bitmaps {
   }
 
   static CheckedBitmapOps chosen() {
-    if (REQUIRED && REASON != null) {
+    if (OPS == null) {
       throw new IllegalStateException(
-          PROPERTY + "=require, but bitmap operations are " + DESCRIPTION);
+          PROPERTY + "=require, but bitmap operations are " + Twin.DESCRIPTION);
     }
     return OPS;
   }
 
-  /** Which twin was chosen: {@code vector, 512 bit}, or {@code scalar: } and why. */
+  /**
+   * Which twin this JVM can use: {@code vector, 512 bit}, or {@code scalar: } and why. Cost: some
+   * tens of milliseconds when first asked.
+   */
   public static String description() {
-    return DESCRIPTION;
+    return Twin.DESCRIPTION;
+  }
+
+  /**
+   * Which kernels run as vectors now, for a log or a result: in auto mode those that were needed
+   * and are proven. Cost: microseconds; nothing is loaded for it.
+   */
+  public static String inUse() {
+    if (OPS == SCALAR) {
+      return "scalar: " + PROPERTY + "=forbid";
+    }
+    if (OPS != PROVER.ops()) {
+      return "vector: " + PROPERTY + "=require";
+    }
+    int proven = PROVER.ops().proven();
+    return proven == 0
+        ? "scalar"
+        : proven == Kernel.ALL
+            ? "vector"
+            : "vector: " + names(proven) + "; scalar: " + names(Kernel.ALL & ~proven);
+  }
+
+  /**
+   * Has every kernel proven now, and waits for that: for an agent that starts long before its first
+   * migration. Without it kernels are proven when they are needed.
+   *
+   * <p>Cost: about a second of one core, some 100 MiB of garbage; nothing where it is done already.
+   *
+   * @return the names of the kernels that stay scalar; empty if all are vectors
+   * @throws InterruptedException if the thread was interrupted; the proof goes on
+   */
+  public static List<String> prove() throws InterruptedException {
+    if (OPS != PROVER.ops()) {
+      return OPS == SCALAR ? names(Kernel.ALL) : List.of();
+    }
+    PROVER.want(Kernel.ALL);
+    return names(PROVER.await());
+  }
+
+  private static List<String> names(int kernels) {
+    List<String> names = new ArrayList<>();
+    for (Kernel kernel : Kernel.values()) {
+      if ((kernels & kernel.bit) != 0) {
+        names.add(kernel.name());
+      }
+    }
+    return names;
   }
 
   /** The scalar twin, whatever was chosen: for tests and benchmarks. */
@@ -95,67 +140,15 @@ public final class Bitmaps {
    * @return empty if the incubator module is not there
    */
   public static Optional<BitmapOps> vector() {
-    return hasModule() ? Optional.of(Twin.vector()) : Optional.empty();
+    return hasModule() ? Optional.of(Vector.OPS) : Optional.empty();
   }
 
-  /**
-   * Runs the chosen operations on scratch bitmaps until they have been compiled, so that the first
-   * round of a migration does not run them interpreted; then checks the compiled code against the
-   * scalar twin. Quick where they are compiled already, and worth its time before each migration:
-   * code that has met another kind of memory since then is thrown away. The scalar twin needs none
-   * of it: interpreted it is slow for moments, and never makes garbage as uncompiled vectors do.
-   *
-   * @return how long that took, in nanoseconds
-   * @throws IllegalStateException if the compiled code is wrong
-   */
-  public static long warmUp() {
-    long start = System.nanoTime();
-    if (ops() == SCALAR) {
-      return System.nanoTime() - start;
-    }
-    try (SelfTest test = SelfTest.ofManyWords();
-        HarvestWarmUp harvests = new HarvestWarmUp()) {
-      warmUp(test);
-      if (!harvests.run(OPS, SCALAR, HARVEST_LIMIT)) {
-        throw wrong("harvest");
-      }
-    }
-    return System.nanoTime() - start;
-  }
-
-  /**
-   * The same for {@link BitmapOps#zeroPages} alone, which is all that a destination runs on its
-   * pages: a tenth of a second where {@link #warmUp()} takes two.
-   *
-   * @throws IllegalStateException if the compiled code is wrong
-   */
-  public static void warmUpZeroPages() {
-    if (ops() != SCALAR) {
-      try (SelfTest test = SelfTest.ofZeroPages()) {
-        warmUp(test);
-      }
-    }
-  }
-
-  private static void warmUp(SelfTest test) {
-    test.warmUp(OPS, WARM_UP_ROUNDS, WARM_UP_LIMIT);
-    Optional<String> failure = test.difference(OPS, SCALAR);
-    if (failure.isPresent()) {
-      throw wrong(failure.get());
-    }
-  }
-
-  private static IllegalStateException wrong(String kernel) {
-    return new IllegalStateException(
-        "compiled bitmap operation is wrong: " + kernel + "; run with -D" + PROPERTY + "=forbid");
-  }
-
-  private static String reasonForScalar(String mode) {
-    if (mode.equals("forbid")) {
+  private static String reasonForScalar() {
+    if (MODE.equals("forbid")) {
       return PROPERTY + "=forbid";
     }
-    if (!mode.equals("auto") && !mode.equals("require")) {
-      return PROPERTY + "=" + mode + " is none of auto, require and forbid";
+    if (!MODE.equals("auto") && !MODE.equals("require")) {
+      return PROPERTY + "=" + MODE + " is none of auto, require and forbid";
     }
     if (!hasModule()) {
       return "no module jdk.incubator.vector: add --add-modules=jdk.incubator.vector (or start with"
@@ -165,14 +158,9 @@ public final class Bitmaps {
       return "the JVM has no C2 compiler at work, without which vectors are slow";
     }
     try {
-      if (Twin.width() < MIN_WIDTH) {
-        return "vectors of " + Twin.width() + " bit are no faster";
-      }
-      try (SelfTest test = SelfTest.ofFewWords()) {
-        return test.difference(Twin.vector(), SCALAR)
-            .map(kernel -> "self-test: the vector twin of " + kernel + " is wrong")
-            .orElse(null);
-      }
+      return VectorBitmapOps.WIDTH < MIN_WIDTH
+          ? "vectors of " + VectorBitmapOps.WIDTH + " bit are no faster"
+          : null;
     } catch (RuntimeException | LinkageError e) {
       return "vectors do not work: " + e;
     }

@@ -2,7 +2,6 @@ package dev.tidemark.engine.bitmap;
 
 import static java.nio.ByteOrder.LITTLE_ENDIAN;
 
-import dev.tidemark.ffm.Pages;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.util.Locale;
@@ -33,8 +32,6 @@ abstract class CheckedBitmapOps implements BitmapOps {
 
   abstract long doNextClear(MemorySegment map, long from, long end);
 
-  abstract long doZeroPages(MemorySegment memory, long offset, int pages);
-
   abstract long doSummarize(MemorySegment map, long words, MemorySegment lines);
 
   abstract void doClearLines(MemorySegment map, long words, MemorySegment lines);
@@ -53,6 +50,15 @@ abstract class CheckedBitmapOps implements BitmapOps {
    * @return the new {@code n}
    */
   abstract int listRuns(RunScan scan, long end, int n);
+
+  /**
+   * Has the compiler count a call of each method that a kernel consists of, with nothing to do.
+   *
+   * @param attempt as {@link EmptyCalls#make} has it
+   * @param map native memory that no arena closes; not changed
+   * @param scan begun with it, with nothing to list
+   */
+  void callEmpty(Kernel kernel, int attempt, MemorySegment map, RunScan scan) {}
 
   @Override
   public final void or(MemorySegment dst, long dstBit, MemorySegment src, long srcBit, long bits) {
@@ -120,25 +126,6 @@ abstract class CheckedBitmapOps implements BitmapOps {
   public final long nextClear(MemorySegment map, long from, long end) {
     checkRange(map, from, end - from);
     return doNextClear(map, from, end);
-  }
-
-  @Override
-  public final long zeroPages(MemorySegment memory, long offset, int pages) {
-    if (pages > 64) {
-      throw new IndexOutOfBoundsException(pages + " pages, where the answer has 64 bits");
-    }
-    checkMemory(memory, offset, (long) pages << Pages.SHIFT);
-    return doZeroPages(memory, offset, pages);
-  }
-
-  private static void checkMemory(MemorySegment memory, long offset, long bytes) {
-    if (!memory.isNative()) {
-      throw onHeap();
-    }
-    if (offset < 0 || bytes < 0 || offset > memory.byteSize() - bytes) {
-      throw new IndexOutOfBoundsException(
-          bytes + " bytes at byte " + offset + " of " + memory.byteSize() + " bytes of memory");
-    }
   }
 
   @Override
@@ -224,6 +211,6 @@ abstract class CheckedBitmapOps implements BitmapOps {
   }
 
   private static IllegalArgumentException onHeap() {
-    return new IllegalArgumentException("heap memory: bitmaps and pages are native memory");
+    return new IllegalArgumentException("heap memory: bitmaps are native memory");
   }
 }

@@ -1,8 +1,6 @@
 package dev.tidemark.engine.bitmap;
 
-import dev.tidemark.ffm.Pages;
 import java.lang.foreign.MemorySegment;
-import java.lang.foreign.ValueLayout;
 
 /**
  * The specification of every operation: a word of the destination at a time. It also is what runs
@@ -252,28 +250,6 @@ class ScalarBitmapOps extends CheckedBitmapOps {
       }
     }
     return end;
-  }
-
-  @Override
-  long doZeroPages(MemorySegment memory, long offset, int pages) {
-    return zeroPagesRange(memory, offset, pages);
-  }
-
-  static long zeroPagesRange(MemorySegment memory, long offset, int pages) {
-    long zero = 0;
-    for (int page = 0; page < pages; page++) {
-      zero |= isZeroPage(memory, offset + ((long) page << Pages.SHIFT)) ? 1L << page : 0;
-    }
-    return zero;
-  }
-
-  private static boolean isZeroPage(MemorySegment memory, long offset) {
-    for (long at = offset; at < offset + Pages.SIZE; at += 8) {
-      if (memory.get(ValueLayout.JAVA_LONG_UNALIGNED, at) != 0) {
-        return false;
-      }
-    }
-    return true;
   }
 
   @Override

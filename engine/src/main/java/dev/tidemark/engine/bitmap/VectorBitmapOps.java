@@ -1,8 +1,6 @@
 package dev.tidemark.engine.bitmap;
 
-import static dev.tidemark.engine.bitmap.Vectors.ALL;
 import static dev.tidemark.engine.bitmap.Vectors.BYTES;
-import static dev.tidemark.engine.bitmap.Vectors.ENDLESS;
 import static dev.tidemark.engine.bitmap.Vectors.LE;
 import static dev.tidemark.engine.bitmap.Vectors.PAIR;
 import static dev.tidemark.engine.bitmap.Vectors.SPECIES;
@@ -10,15 +8,11 @@ import static dev.tidemark.engine.bitmap.Vectors.guard;
 import static jdk.incubator.vector.LongVector.fromMemorySegment;
 import static jdk.incubator.vector.VectorOperators.BIT_COUNT;
 import static jdk.incubator.vector.VectorOperators.NE;
-import static jdk.incubator.vector.VectorOperators.UMAX;
 
-import dev.tidemark.ffm.Pages;
 import java.lang.foreign.MemorySegment;
 import jdk.incubator.vector.ByteVector;
-import jdk.incubator.vector.IntVector;
 import jdk.incubator.vector.LongVector;
 import jdk.incubator.vector.VectorOperators;
-import jdk.incubator.vector.VectorSpecies;
 
 /**
  * The vector twin: whole vectors of the destination here, the edges of the range by {@link
@@ -26,8 +20,6 @@ import jdk.incubator.vector.VectorSpecies;
  * module is there.
  */
 final class VectorBitmapOps extends CheckedBitmapOps {
-  private static final VectorSpecies<Integer> INTS = IntVector.SPECIES_PREFERRED;
-
   /** Width of a vector in bits. */
   static final int WIDTH = SPECIES.vectorBitSize();
 
@@ -141,11 +133,14 @@ final class VectorBitmapOps extends CheckedBitmapOps {
     long body = body(bits - head);
     long done = head + (body << 3);
     return ScalarBitmapOps.cardinalityRange(map, bit, head)
-        + (body == 0 ? 0 : cardinalityBody(map, bit + head >>> 6 << 3, body))
+        + cardinalityBody(map, bit + head >>> 6 << 3, body)
         + ScalarBitmapOps.cardinalityRange(map, bit + done, bits - done);
   }
 
-  private static long cardinalityBody(MemorySegment map, long offset, long bytes) {
+  static long cardinalityBody(MemorySegment map, long offset, long bytes) {
+    if (bytes == 0) {
+      return 0;
+    }
     guard(map);
     LongVector count = LongVector.zero(SPECIES);
     for (long i = offset; i < offset + bytes; i += PAIR) {
@@ -168,7 +163,7 @@ final class VectorBitmapOps extends CheckedBitmapOps {
   }
 
   /** Where the first vector lies that has a bit; the end if there is none. */
-  private static long firstSetVector(MemorySegment map, long offset, long bytes) {
+  static long firstSetVector(MemorySegment map, long offset, long bytes) {
     guard(map);
     long i = offset;
     while (i < offset + bytes && !fromMemorySegment(SPECIES, map, i, LE).compare(NE, 0).anyTrue()) {
@@ -178,7 +173,7 @@ final class VectorBitmapOps extends CheckedBitmapOps {
   }
 
   /** Where the first vector lies that lacks a bit; the end if there is none. */
-  private static long firstNotFullVector(MemorySegment map, long offset, long bytes) {
+  static long firstNotFullVector(MemorySegment map, long offset, long bytes) {
     guard(map);
     long i = offset;
     while (i < offset + bytes
@@ -231,46 +226,6 @@ final class VectorBitmapOps extends CheckedBitmapOps {
   }
 
   @Override
-  long doZeroPages(MemorySegment memory, long offset, int pages) {
-    if (memory.scope() != ENDLESS) {
-      return ScalarBitmapOps.zeroPagesRange(memory, offset, pages);
-    }
-    return zeroPagesByAddress(memory.address() + offset, pages);
-  }
-
-  /**
-   * The greatest of all is 0 only if all are, and of a load and a maximum C2 makes one instruction,
-   * in the order written, so that many lines are under way at a time; of ors it makes one for
-   * three, and loads in an order of its own. Eight vectors a round, written out, are so much that
-   * it does not inline all this where registers are short: out of cache that is slower by a fifth.
-   */
-  private static long zeroPagesByAddress(long first, int pages) {
-    long zero = 0;
-    for (int page = 0; page < pages; page++) {
-      long address = first + ((long) page << Pages.SHIFT) & Long.MAX_VALUE >>> 2;
-      IntVector even = IntVector.fromMemorySegment(INTS, ALL, address, LE);
-      if (even.compare(NE, 0).anyTrue()) {
-        continue;
-      }
-      IntVector odd = even;
-      for (int i = 0; i < Pages.SIZE; i += 8 * BYTES) {
-        long at = address + i & Long.MAX_VALUE >>> 2;
-        even = even.lanewise(UMAX, IntVector.fromMemorySegment(INTS, ALL, at, LE));
-        odd = odd.lanewise(UMAX, IntVector.fromMemorySegment(INTS, ALL, at + BYTES, LE));
-        even = even.lanewise(UMAX, IntVector.fromMemorySegment(INTS, ALL, at + 2 * BYTES, LE));
-        odd = odd.lanewise(UMAX, IntVector.fromMemorySegment(INTS, ALL, at + 3 * BYTES, LE));
-        even = even.lanewise(UMAX, IntVector.fromMemorySegment(INTS, ALL, at + 4 * BYTES, LE));
-        odd = odd.lanewise(UMAX, IntVector.fromMemorySegment(INTS, ALL, at + 5 * BYTES, LE));
-        even = even.lanewise(UMAX, IntVector.fromMemorySegment(INTS, ALL, at + 6 * BYTES, LE));
-        odd = odd.lanewise(UMAX, IntVector.fromMemorySegment(INTS, ALL, at + 7 * BYTES, LE));
-      }
-      // Without a branch, as it would be guessed wrongly.
-      zero |= even.or(odd).compare(NE, 0).toLong() - 1 >>> 63 << page;
-    }
-    return zero;
-  }
-
-  @Override
   long doSummarize(MemorySegment map, long words, MemorySegment lines) {
     long body = words >>> 9 << 9;
     return summaries.summarize(map, body << 3, lines)
@@ -294,6 +249,11 @@ final class VectorBitmapOps extends CheckedBitmapOps {
       count += ScalarBitmapOps.orCountRange(dst, whole << 9, src, whole << 9, (words & 7) << 6);
     }
     return count;
+  }
+
+  @Override
+  void callEmpty(Kernel kernel, int attempt, MemorySegment map, RunScan scan) {
+    EmptyCalls.make(kernel, attempt, map, scan);
   }
 
   @Override

@@ -111,7 +111,10 @@ final class VectorLines {
    * in a loop with another branch. C2 loads in the order in which it walks the ors, and the order
    * of these is as fast as upwards, which most are not.
    */
-  private static long summarizeLines(long map, int bytes, long lines) {
+  static long summarizeLines(long map, int bytes, long lines) {
+    if (bytes == 0) {
+      return 0;
+    }
     LongVector count = LongVector.zero(SPECIES);
     LongVector sums = LongVector.zero(SPECIES);
     LongVector named = LongVector.zero(SPECIES);
@@ -153,7 +156,10 @@ final class VectorLines {
   }
 
   /** Where a line is some vectors, or memory may be closed meanwhile. */
-  private static long summarizeParts(MemorySegment map, long bytes, MemorySegment lines) {
+  static long summarizeParts(MemorySegment map, long bytes, MemorySegment lines) {
+    if (bytes == 0) {
+      return 0;
+    }
     guard(map);
     guard(lines);
     LongVector count = LongVector.zero(SPECIES);
@@ -184,9 +190,7 @@ final class VectorLines {
     boolean byAddress = BYTES == LINE && map.scope() == ENDLESS && lines.scope() == ENDLESS;
     long body = byAddress ? count & -64 : 0;
     // By address last: if C2 inlines it, what is used behind its loop takes its registers.
-    if (body != count) {
-      clearParts(map, body, count, lines);
-    }
+    clearParts(map, body, count, lines);
     boolean many =
         body >= WORTHWHILE && ScalarBitmapOps.cardinalityRange(lines, 0, body) >= WORTHWHILE;
     SecondThread second = many ? SecondThread.take(body << 6, map, lines) : null;
@@ -201,7 +205,10 @@ final class VectorLines {
    * Where a vector is a line, by address. Eight lines a round have one look at the safepoint, not
    * eight; and so long a method C2 does not inline where registers are short.
    */
-  private static void clearByAddress(long map, long count, long lines) {
+  static void clearByAddress(long map, long count, long lines) {
+    if (count == 0) {
+      return;
+    }
     LongVector zero = LongVector.zero(SPECIES);
     for (long first = 0; first < count; first += 64) {
       long left = ALL.get(UNCHECKED, lines + (first >>> 3) & Long.MAX_VALUE >>> 2);
@@ -250,7 +257,10 @@ final class VectorLines {
   }
 
   /** From a line on where a word of the summary begins; of memory that may be closed meanwhile. */
-  private static void clearParts(MemorySegment map, long from, long count, MemorySegment lines) {
+  static void clearParts(MemorySegment map, long from, long count, MemorySegment lines) {
+    if (from == count) {
+      return;
+    }
     guard(map);
     guard(lines);
     LongVector zero = LongVector.zero(SPECIES);
@@ -271,6 +281,9 @@ final class VectorLines {
   }
 
   static long orWholeLines(MemorySegment dst, MemorySegment src, long count, MemorySegment lines) {
+    if (count == 0) {
+      return 0;
+    }
     guard(dst);
     guard(src);
     guard(lines);

@@ -86,7 +86,7 @@ final class VectorMerges implements SecondThread.Pass {
    * Where, from {@code i} on, the source may have the next bit: it has none before. The ors are a
    * chain, as C2 then loads upwards.
    */
-  private static long skipClean(MemorySegment src, long s, long i, long bytes) {
+  static long skipClean(MemorySegment src, long s, long i, long bytes) {
     guard(src);
     long next = i;
     while (next < bytes - 2 * PAIR + 1) {
@@ -105,7 +105,7 @@ final class VectorMerges implements SecondThread.Pass {
   }
 
   /** The same for a shifted source, whose vectors end with a word of the next one. */
-  private static long skipCleanShifted(MemorySegment src, long s, long i, long bytes) {
+  static long skipCleanShifted(MemorySegment src, long s, long i, long bytes) {
     guard(src);
     long next = i;
     while (next < bytes - 2 * PAIR + 1) {
@@ -132,8 +132,10 @@ final class VectorMerges implements SecondThread.Pass {
     }
   }
 
-  private static long orAlignedStretches(
-      MemorySegment dst, long d, MemorySegment src, long s, long bytes) {
+  static long orAlignedStretches(MemorySegment dst, long d, MemorySegment src, long s, long bytes) {
+    if (bytes == 0) {
+      return 0;
+    }
     guard(dst);
     guard(src);
     long i = 0;
@@ -167,8 +169,11 @@ final class VectorMerges implements SecondThread.Pass {
    * @return how many bytes were merged; of those that count, how many bits were new in the upper
    *     half
    */
-  private static long orShiftedStretches(
+  static long orShiftedStretches(
       MemorySegment dst, long d, MemorySegment src, long s, long bytes, int shift) {
+    if (bytes == 0) {
+      return 0;
+    }
     guard(dst);
     guard(src);
     long i = 0;
@@ -203,8 +208,11 @@ final class VectorMerges implements SecondThread.Pass {
     return count;
   }
 
-  private static long orCountAlignedStretches(
+  static long orCountAlignedStretches(
       MemorySegment dst, long d, MemorySegment src, long s, long bytes) {
+    if (bytes == 0) {
+      return 0;
+    }
     guard(dst);
     guard(src);
     LongVector count = LongVector.zero(SPECIES);
@@ -242,8 +250,11 @@ final class VectorMerges implements SecondThread.Pass {
     return count;
   }
 
-  private static long orCountShiftedStretches(
+  static long orCountShiftedStretches(
       MemorySegment dst, long d, MemorySegment src, long s, long bytes, int shift) {
+    if (bytes == 0) {
+      return 0;
+    }
     guard(dst);
     guard(src);
     LongVector count = LongVector.zero(SPECIES);
@@ -291,7 +302,10 @@ final class VectorMerges implements SecondThread.Pass {
    * one that follows a store whose address has the same lowest 12 bits waits for it. The order of
    * the stores is measured.
    */
-  private static long orCountClearByAddress(long dst, long src, long bytes) {
+  static long orCountClearByAddress(long dst, long src, long bytes) {
+    if (bytes == 0) {
+      return 0;
+    }
     LongVector zero = LongVector.zero(SPECIES);
     LongVector count = LongVector.zero(SPECIES);
     long i = 0;
@@ -339,8 +353,11 @@ final class VectorMerges implements SecondThread.Pass {
     return count;
   }
 
-  private static long orCountClearShiftedStretches(
+  static long orCountClearShiftedStretches(
       MemorySegment dst, long d, MemorySegment src, long s, long bytes, int shift) {
+    if (bytes == 0) {
+      return 0;
+    }
     guard(dst);
     guard(src);
     LongVector zero = LongVector.zero(SPECIES);
@@ -376,8 +393,11 @@ final class VectorMerges implements SecondThread.Pass {
     }
   }
 
-  private static long andNotAlignedStretches(
+  static long andNotAlignedStretches(
       MemorySegment dst, long d, MemorySegment src, long s, long bytes) {
+    if (bytes == 0) {
+      return 0;
+    }
     guard(dst);
     guard(src);
     long i = 0;
@@ -404,8 +424,11 @@ final class VectorMerges implements SecondThread.Pass {
     }
   }
 
-  private static long andNotShiftedStretches(
+  static long andNotShiftedStretches(
       MemorySegment dst, long d, MemorySegment src, long s, long bytes, int shift) {
+    if (bytes == 0) {
+      return 0;
+    }
     guard(dst);
     guard(src);
     long i = 0;

@@ -64,7 +64,7 @@ final class VectorRuns {
         goOn(scan, 0);
       } else if (scan.unnamed < end) {
         int words = collectLines(scan, end);
-        if (far && words != 0) {
+        if (far) {
           readAhead(scan, words, end);
         }
         scan.nextNamed = RunScan.NAMED;
@@ -85,7 +85,7 @@ final class VectorRuns {
   }
 
   /** Collects words of the summary that name lines, and the lines that they begin with. */
-  private static int collectLines(RunScan scan, long end) {
+  static int collectLines(RunScan scan, long end) {
     MemorySegment lines = scan.lines;
     long[] edges = scan.edges;
     long line = scan.unnamed;
@@ -118,7 +118,10 @@ final class VectorRuns {
    * Reads the lines that come next, out of memory, before they are looked at. A load that misses
    * the cache there holds up what follows; here all of them are under way at the same time.
    */
-  private static void readAhead(RunScan scan, int words, long end) {
+  static void readAhead(RunScan scan, int words, long end) {
+    if (words == 0) {
+      return;
+    }
     MemorySegment map = scan.map;
     guard(map);
     long[] edges = scan.edges;
@@ -147,7 +150,7 @@ final class VectorRuns {
    *
    * @param open 1 if a run is open, 0 if not
    */
-  private static int collectWords(RunScan scan, long open) {
+  static int collectWords(RunScan scan, long open) {
     MemorySegment map = scan.map;
     guard(map);
     int[] named = scan.ends;
@@ -156,6 +159,9 @@ final class VectorRuns {
     long next = scan.behind;
     int i = scan.nextNamed;
     int end = Math.min(scan.namedEnd, i + RunScan.LINES);
+    if (i == end) {
+      return 0;
+    }
     int words = 0;
     while (i < end) {
       long changed = -1;
@@ -195,7 +201,7 @@ final class VectorRuns {
   }
 
   /** Where in the list, from {@code at} on, the lines that follow each other are no longer full. */
-  private static int skipFull(MemorySegment map, int[] named, int at, int end, long line) {
+  static int skipFull(MemorySegment map, int[] named, int at, int end, long line) {
     guard(map);
     int i = at;
     long next = line;
@@ -226,7 +232,10 @@ final class VectorRuns {
    * words a round: so much C2 does not inline where registers are short. Loops of kernels end with
    * {@code <}: compiled code gives up where one with {@code <=} begins at its limit.
    */
-  private static int listWords(long[] edges, int from, int to, long base, int[] ends, int before) {
+  static int listWords(long[] edges, int from, int to, long base, int[] ends, int before) {
+    if (from == to) {
+      return before;
+    }
     int n = before;
     int i = from;
     for (; i < to - 2; i += 3) {
@@ -270,7 +279,10 @@ final class VectorRuns {
   }
 
   /** The places of a word behind the first ones; apart, as few words have so many. */
-  private static void listRest(long bits, int first, int[] ends, int n) {
+  static void listRest(long bits, int first, int[] ends, int n) {
+    if (bits == 0) {
+      return;
+    }
     ByteVector in = BITS_UP.compress(VectorMask.fromLong(BIT, bits));
     ((IntVector) in.convertShape(ZERO_EXTEND_B2I, PLACE, 1)).add(first).intoArray(ends, n + PLACES);
     ((IntVector) in.convertShape(ZERO_EXTEND_B2I, PLACE, 2))
@@ -294,7 +306,7 @@ final class VectorRuns {
     return n;
   }
 
-  private static int listRunsOfParts(RunScan scan, long end, int before) {
+  static int listRunsOfParts(RunScan scan, long end, int before) {
     MemorySegment map = scan.map;
     guard(map);
     int n = before;

@@ -63,6 +63,9 @@ final class Vectors {
 
   /** Sets whole vectors to a word. */
   static void fill(MemorySegment map, long offset, long bytes, long word) {
+    if (bytes == 0) {
+      return;
+    }
     guard(map);
     LongVector value = LongVector.broadcast(SPECIES, word);
     for (long i = offset; i < offset + bytes; i += BYTES) {

@@ -1,6 +1,5 @@
 package dev.tidemark.engine.migrate;
 
-import dev.tidemark.engine.bitmap.Bitmaps;
 import dev.tidemark.engine.log.RamBlock;
 import dev.tidemark.engine.stream.SectionHandler;
 import dev.tidemark.engine.stream.StreamReader;
@@ -179,8 +178,6 @@ public final class IncomingMigration {
     try (var _ = Watchdog.start(this::look)) {
       reserve = new byte[OutgoingMigration.RESERVE_BYTES];
       checkCancelled();
-      // Pages come in thousands at once: looking for zeros must not start interpreted.
-      Bitmaps.warmUpZeroPages();
       socket.limitWaits(idleLimit);
       reader.loadUntilHandover();
       synchronized (this) {

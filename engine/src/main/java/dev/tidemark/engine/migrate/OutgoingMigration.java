@@ -1,6 +1,5 @@
 package dev.tidemark.engine.migrate;
 
-import dev.tidemark.engine.bitmap.Bitmaps;
 import dev.tidemark.engine.bitmap.RunCursor;
 import dev.tidemark.engine.log.RamBlock;
 import dev.tidemark.engine.log.RamBlockLog;
@@ -271,8 +270,6 @@ public final class OutgoingMigration {
       sources = tracker.sourceNames();
       reserve = new byte[RESERVE_BYTES];
       checkCancelled();
-      // A migration has few rounds: without this the first of them would run interpreted.
-      Bitmaps.warmUp();
       socket.limitWaits(Duration.ofNanos(MigrationOptions.nanos(options.answerLimit())));
       answers = new ReturnPath(socket);
       observer = Observer.start(listener);

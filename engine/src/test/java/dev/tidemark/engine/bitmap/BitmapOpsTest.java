@@ -1,7 +1,6 @@
 package dev.tidemark.engine.bitmap;
 
 import static dev.tidemark.engine.bitmap.CheckedBitmapOps.WORD;
-import static java.lang.foreign.ValueLayout.JAVA_BYTE;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 
@@ -287,45 +286,6 @@ class BitmapOpsTest {
     }
   }
 
-  @Test
-  void pagesAreZeroWhereNoByteIsSet() {
-    withBothKinds(
-        64 * Pages.SIZE + 1,
-        memory -> {
-          for (int i = 0; i < 300; i++) {
-            int offset = i & 1;
-            int pages = i < 128 ? i / 2 + 1 : 1 + random.nextInt(64);
-            long expected = -1L >>> 64 - pages;
-            memory.fill((byte) 0);
-            for (int page = 0; page < 64; page++) {
-              if (random.nextInt(3) == 0) {
-                long at = offset + page * Pages.SIZE + random.nextLong(Pages.SIZE);
-                memory.set(JAVA_BYTE, at, (byte) (1 << random.nextInt(8)));
-                expected &= ~(1L << page);
-              }
-            }
-            assertEquals(expected, ops.zeroPages(memory, offset, pages), pages + " pages");
-            assertEquals(0, ops.zeroPages(memory, offset, 0));
-          }
-        });
-  }
-
-  @Test
-  void zeroTestFindsALoneBitAnywhere() {
-    withBothKinds(
-        3 * Pages.SIZE,
-        memory -> {
-          for (long at = Pages.SIZE; at < 2 * Pages.SIZE; at++) {
-            memory.set(JAVA_BYTE, at, (byte) (1 << random.nextInt(8)));
-            assertEquals(0b101, ops.zeroPages(memory, 0, 3), "byte " + at);
-            long before = at - Pages.SIZE;
-            assertEquals(0b01, ops.zeroPages(memory, before, 2), "byte " + at + " behind a page");
-            assertEquals(1, ops.zeroPages(memory, at + 1, 1), "a page behind byte " + at);
-            memory.set(JAVA_BYTE, at, (byte) 0);
-          }
-        });
-  }
-
   /** Of memory that an arena closes, and of memory that stays: each has its own kernel. */
   @Test
   void summaryNamesTheLinesThatHaveBits() {
@@ -383,16 +343,10 @@ class BitmapOpsTest {
     assertThrows(IndexOutOfBoundsException.class, () -> ops.or(map, 1, src, 0, end));
     assertThrows(IndexOutOfBoundsException.class, () -> ops.nextSet(map, 2, 1));
     assertThrows(IndexOutOfBoundsException.class, () -> ops.nextClear(map, 0, end + 1));
-    assertThrows(IndexOutOfBoundsException.class, () -> ops.zeroPages(map, 0, -1));
-    assertThrows(IndexOutOfBoundsException.class, () -> ops.zeroPages(map, 0, 65));
-    long pages = map.byteSize() >>> Pages.SHIFT;
-    assertThrows(IndexOutOfBoundsException.class, () -> ops.zeroPages(map, 0, (int) pages + 1));
-    assertThrows(IndexOutOfBoundsException.class, () -> ops.zeroPages(map, -1, 0));
     assertThrows(IndexOutOfBoundsException.class, () -> ops.summarize(map, WORDS + 1, src));
     assertThrows(
         IndexOutOfBoundsException.class, () -> ops.summarize(map, WORDS, src.asSlice(0, 0)));
     assertThrows(IllegalArgumentException.class, () -> ops.any(heap, 0, 1));
-    assertThrows(IllegalArgumentException.class, () -> ops.zeroPages(heap, 0, 0));
     assertThrows(IllegalArgumentException.class, () -> ops.any(map.asSlice(4), 0, 1));
     // The destination's last word is the source's first.
     assertThrows(IllegalArgumentException.class, () -> ops.or(map, 0, map, 100, 100));

@@ -28,6 +28,9 @@ import java.lang.invoke.VarHandle;
  * <p>Threading: any platform thread. The errno buffer is per thread and lives as long as it.
  */
 public final class Libc {
+  /** From sys/resource.h. */
+  public static final int PRIO_PROCESS = 0;
+
   private static final Linker LINKER = Linker.nativeLinker();
   private static final MemoryLayout STATE = Linker.Option.captureStateLayout();
   private static final VarHandle ERRNO =
@@ -94,6 +97,8 @@ public final class Libc {
   private static final MethodHandle MH$getpid = bind(-1, "getpid", JAVA_INT);
   private static final MethodHandle MH$geteuid = bind(-1, "geteuid", JAVA_INT);
   private static final MethodHandle MH$gettid = bind(-1, "gettid", JAVA_INT);
+  private static final MethodHandle MH$setpriority =
+      bind(-1, "setpriority", JAVA_INT, JAVA_INT, JAVA_INT, JAVA_INT);
   private static final MethodHandle MH$tgkill =
       bind(-1, "tgkill", JAVA_INT, JAVA_INT, JAVA_INT, JAVA_INT);
   private static final MethodHandle MH$pthreadSigmask =
@@ -474,6 +479,16 @@ public final class Libc {
     MemorySegment state = CAPTURE.get();
     try {
       return (int) MH$gettid.invokeExact(state);
+    } catch (Throwable t) {
+      throw unexpected(t);
+    }
+  }
+
+  /** Linux keeps a priority per thread, and 0 is the calling one (setpriority(2), notes). */
+  public static int setpriority(int which, int who, int priority) {
+    MemorySegment state = CAPTURE.get();
+    try {
+      return result((int) MH$setpriority.invokeExact(state, which, who, priority), state);
     } catch (Throwable t) {
       throw unexpected(t);
     }
