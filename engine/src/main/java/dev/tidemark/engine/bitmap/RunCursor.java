@@ -57,6 +57,11 @@ public final class RunCursor {
 
   private long opened;
 
+  /** Whether every bit is known to be set, from the first on to the last. */
+  private boolean all;
+
+  private long endBit;
+
   /** Makes a cursor without any runs, to be reset. */
   public RunCursor() {
     this(Bitmaps.chosen());
@@ -109,6 +114,19 @@ public final class RunCursor {
     begin(map, lines, 0, end, lease);
   }
 
+  /**
+   * Begins with a bitmap of which every bit is known to be set, so that none is read.
+   *
+   * @param end bit after the last
+   * @param lease as for a bitmap with a summary
+   * @throws IllegalArgumentException if the range ends after 2^40 bits, 4 PiB of pages
+   */
+  public void resetToAll(long end, Lease lease) {
+    begin(null, null, 0, end, lease);
+    all = true;
+    opened = 0;
+  }
+
   private void begin(MemorySegment map, MemorySegment lines, long from, long end, Lease lease) {
     if (end > MOST_BITS) {
       throw new IllegalArgumentException(
@@ -127,6 +145,8 @@ public final class RunCursor {
     scan.begin(map, lines, firstWhole >>> 3);
     endWhole = end >>> 9 << 3;
     open = false;
+    all = false;
+    endBit = end;
   }
 
   /**
@@ -147,7 +167,20 @@ public final class RunCursor {
     }
   }
 
+  /** The one run, or the next part of it. */
+  private int listAll() {
+    long length = Math.min(endBit - opened, MOST_WORDS << 6);
+    scan.base = opened;
+    scan.ends[0] = 0;
+    scan.ends[1] = (int) length;
+    opened += length;
+    return length == 0 ? 0 : 1;
+  }
+
   private int list() {
+    if (all) {
+      return listAll();
+    }
     int n;
     int[] ends = scan.ends;
     do {

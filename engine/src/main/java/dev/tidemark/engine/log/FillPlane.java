@@ -35,6 +35,9 @@ public final class FillPlane implements AutoCloseable {
    */
   Thread holder;
 
+  /** Whether every page is known to be dirty, until the next flip: bits are only ever added. */
+  boolean full;
+
   long mergedWords;
   long markWords;
   long queries;
@@ -109,6 +112,7 @@ public final class FillPlane implements AutoCloseable {
   public void set(long page, long count) {
     check(page, count);
     ops.set(map, page, count);
+    full |= count == pages;
   }
 
   /** Notes a call to the kernel made for this log. */

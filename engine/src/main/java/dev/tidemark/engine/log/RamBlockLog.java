@@ -62,6 +62,10 @@ public final class RamBlockLog implements AutoCloseable {
         }
       };
   private MemorySegment send;
+
+  /** Whether every page is in the epoch. */
+  private boolean sendFull;
+
   private volatile boolean closed;
   private long harvests;
 
@@ -201,13 +205,21 @@ public final class RamBlockLog implements AutoCloseable {
       // A kernel that reports by large entries may have set bits in the padding.
       ops.clear(collected, pages, planeWords * 64 - pages);
       // Before the flip: if this fails, the pages are still where the next harvest looks.
-      long dirty = ops.summarize(collected, planeWords, lines);
+      long dirty = plane.full ? nameAllLines() : ops.summarize(collected, planeWords, lines);
+      sendFull = plane.full;
+      plane.full = false;
       plane.map = send;
       send = collected;
       epoch.begin(dirty);
       harvests++;
       return epoch;
     }
+  }
+
+  /** The summary of a plane that is full, which round one's is: its scan would take as long. */
+  private long nameAllLines() {
+    ops.set(lines, 0, planeWords >>> 3);
+    return pages;
   }
 
   /** The epoch of the last harvest, open or not. */
@@ -217,7 +229,11 @@ public final class RamBlockLog implements AutoCloseable {
 
   void resetToSendPlane(RunCursor cursor) {
     try (FillPlane _ = fill()) {
-      cursor.reset(send, lines, pages, lease);
+      if (sendFull) {
+        cursor.resetToAll(pages, lease);
+      } else {
+        cursor.reset(send, lines, pages, lease);
+      }
     }
   }
 
@@ -225,10 +241,16 @@ public final class RamBlockLog implements AutoCloseable {
     try (FillPlane plane = fill()) {
       reading.lock();
       try {
-        if (giveBack) {
+        if (giveBack && sendFull) {
+          plane.set(0, pages);
+        } else if (giveBack) {
           ops.orLines(plane.map, send, planeWords, lines);
         }
-        ops.clearLines(send, planeWords, lines);
+        if (sendFull) {
+          ops.clear(send, 0, pages);
+        } else {
+          ops.clearLines(send, planeWords, lines);
+        }
       } finally {
         reading.unlock();
       }

@@ -195,4 +195,19 @@ class RunCursorTest {
       assertThrows(IllegalArgumentException.class, () -> cursor.reset(map, 0, (1L << 40) + 1));
     }
   }
+
+  @Test
+  void allBitsOfALargeBitmapAreOneRunInPartsAndNoneIsRead() {
+    RunCursor runs = new RunCursor();
+    for (long end : new long[] {0, 1, 1L << 30, (1L << 30) + 1, (5L << 30) + 77}) {
+      runs.resetToAll(end, null);
+      long next = 0;
+      for (int found = runs.batch(); found > 0; found = runs.batch()) {
+        assertEquals(1, found);
+        assertEquals(next, runs.start(0));
+        next += runs.length(0);
+      }
+      assertEquals(end, next);
+    }
+  }
 }

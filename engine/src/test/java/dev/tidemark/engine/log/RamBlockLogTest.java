@@ -61,6 +61,29 @@ class RamBlockLogTest {
     }
   }
 
+  @ParameterizedTest
+  @ValueSource(longs = {1, 64, 513, 100_001})
+  void aFullEpochThatWasGivenBackIsFullAgainAndACommittedOneIsEmpty(long pages) {
+    try (Mapping memory = memory(pages);
+        RamBlockLog log = new RamBlockLog(new RamBlock("ram", memory.segment()))) {
+      log.markAll();
+      log.harvest().abort();
+      assertEquals(pages, log.dirtyPages());
+      Epoch epoch = log.harvest();
+      assertEquals(pages, epoch.pages());
+      assertEquals(pages, pagesOf(epoch).cardinality());
+      // Whatever comes meanwhile belongs to the next.
+      log.mark(pages - 1, 1);
+      log.mergeMarks();
+      epoch.commit();
+      epoch = log.harvest();
+      assertEquals(1, epoch.pages());
+      assertTrue(pagesOf(epoch).get((int) pages - 1));
+      epoch.abort();
+      assertEquals(1, log.harvest().pages());
+    }
+  }
+
   @Test
   void aRandomWalkAgreesWithABitSet() {
     var random = new SplittableRandom(SEED);
