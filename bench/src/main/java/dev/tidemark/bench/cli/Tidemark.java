@@ -29,6 +29,7 @@ import picocli.CommandLine.Spec;
       ProbeCommand.class,
       ExplainCommand.class,
       RatiosCommand.class,
+      DuelCommand.class,
       PlotsCommand.class,
       JmhCommand.class
     })

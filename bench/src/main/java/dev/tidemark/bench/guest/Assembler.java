@@ -176,6 +176,18 @@ final class Assembler {
     code.put((byte) 0xe6).put((byte) port);
   }
 
+  /** Instructions that nothing here has a name for. */
+  void raw(int... bytes) {
+    for (int one : bytes) {
+      code.put((byte) one);
+    }
+  }
+
+  /** Four bytes of such an instruction: an address, an immediate. */
+  void raw32(long value) {
+    code.putInt((int) value);
+  }
+
   void jump(Label to) {
     code.put((byte) 0xe9);
     use(to);

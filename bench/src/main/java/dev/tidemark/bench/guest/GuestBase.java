@@ -17,7 +17,7 @@ abstract class GuestBase implements SelfCheckingGuest {
   private static final int STATE_MAGIC = 0x544d4731;
 
   /** How far behind its pace a guest may be and still catch up. */
-  private static final long MOST_LAG_NANOS = 20_000_000;
+  static final long MOST_LAG_NANOS = 20_000_000;
 
   final GuestMemory map;
   final RamBlock ram;

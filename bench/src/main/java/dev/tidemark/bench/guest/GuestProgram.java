@@ -44,24 +44,54 @@ final class GuestProgram {
   static byte[] assemble() {
     Assembler a = new Assembler();
     Label visit = new Label();
+    Label badPage = new Label();
+    Label badMailbox = new Label();
+    Label stopped = new Label();
+
+    a.here(visit);
+    visitPage(a, true, badPage);
+    a.jump(If.NE, visit);
+
+    a.set(R12, GuestBase.BATCH);
+    checkMailbox(a, badMailbox);
+    a.out(PORT_TICK);
+    a.jump(visit);
+
+    a.here(badPage);
+    a.out(PORT_BAD_PAGE);
+    a.jump(stopped);
+    a.here(badMailbox);
+    a.out(PORT_BAD_MAILBOX);
+    // Nothing runs it on after an error; if something does, it says so again.
+    a.here(stopped);
+    a.out(PORT_BAD_PAGE);
+    a.jump(stopped);
+    return a.bytes();
+  }
+
+  /**
+   * Checks the page at RBX, writes its next generation, and goes one stride on; jump E afterwards
+   * if the batch is over.
+   *
+   * @param zeroAtFirst whether memory was zero before the first generation; else that one finds
+   *     anything
+   * @param badPage is jumped to, with RBX and RBP as they are, if the page is wrong
+   */
+  static void visitPage(Assembler a, boolean zeroAtFirst, Label badPage) {
     Label expectZero = new Label();
     Label write = new Label();
     Label writeZero = new Label();
     Label next = new Label();
     Label samePass = new Label();
     Label inside = new Label();
-    Label badPage = new Label();
-    Label badMailbox = new Label();
-    Label stopped = new Label();
 
     // RDX = page number, RAX = the generation that the page must hold.
-    a.here(visit);
     a.op(Op.MOV, RDX, RBX);
     a.shiftRight(RDX, GuestMemory.PAGE_SHIFT);
     a.op(Op.MOV, RAX, RBP);
     a.unary(Unary.DEC, RAX);
     // Generation 0 is zero, and so is every page whose number plus generation divides evenly.
-    a.jump(If.E, expectZero);
+    a.jump(If.E, zeroAtFirst ? expectZero : write);
     a.op(Op.MOV, RCX, RDX);
     a.op(Op.ADD, RCX, RAX);
     a.test(RCX, PageFormat.ZERO_EVERY - 1);
@@ -128,23 +158,6 @@ final class GuestProgram {
     a.unary(Unary.INC, RBP);
     a.here(samePass);
     a.unary(Unary.DEC, R12);
-    a.jump(If.NE, visit);
-
-    a.set(R12, GuestBase.BATCH);
-    checkMailbox(a, badMailbox);
-    a.out(PORT_TICK);
-    a.jump(visit);
-
-    a.here(badPage);
-    a.out(PORT_BAD_PAGE);
-    a.jump(stopped);
-    a.here(badMailbox);
-    a.out(PORT_BAD_MAILBOX);
-    // Nothing runs it on after an error; if something does, it says so again.
-    a.here(stopped);
-    a.out(PORT_BAD_PAGE);
-    a.jump(stopped);
-    return a.bytes();
   }
 
   private static void checkMailbox(Assembler a, Label bad) {
