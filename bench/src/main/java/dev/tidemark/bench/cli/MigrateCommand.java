@@ -134,6 +134,7 @@ final class MigrateCommand implements Callable<Integer> {
   private volatile boolean completed;
   private ProgressLine progress;
   private long digestNanos;
+  private Optional<Duration> cpuUsed = Optional.empty();
 
   // Guarded by this: a signal and the end of the migration exclude each other.
   private OutgoingMigration migration;
@@ -288,12 +289,14 @@ final class MigrateCommand implements Callable<Integer> {
       }
       migration = outgoing;
     }
+    Optional<Duration> cpuBefore = cpu(receiver);
     MigrationResult result = outgoing.run();
     rounds.end();
     if (receiver != null
         && (result.outcome() == Outcome.COMPLETED || result.outcome() == Outcome.UNKNOWN)) {
       receiver.keep();
     }
+    cpuUsed = cpu(receiver).flatMap(after -> cpuBefore.map(after::minus));
     completed = result.outcome() == Outcome.COMPLETED;
     migrated.countDown();
     Wire.Report report = null;
@@ -320,6 +323,13 @@ final class MigrateCommand implements Callable<Integer> {
     }
     tell(summary);
     return verified ? Tidemark.DONE : Tidemark.FAILED;
+  }
+
+  /** CPU time that both ends have used; empty if the other is not ours, or has ended. */
+  private static Optional<Duration> cpu(ReceiverProcess receiver) {
+    Optional<Duration> theirs = Optional.ofNullable(receiver).flatMap(ReceiverProcess::cpu);
+    return theirs.flatMap(
+        other -> ProcessHandle.current().info().totalCpuDuration().map(other::plus));
   }
 
   private static String complaint(ReceiverProcess receiver) throws InterruptedException {
@@ -430,6 +440,7 @@ final class MigrateCommand implements Callable<Integer> {
             && report.firstRunNanos() <= System.nanoTime();
     summary.put("downtimeMillis", plausible ? millis(downtime) : null);
     summary.put("digestMillis", plausible ? millis(digests) : millis(digestNanos));
+    summary.put("cpuMillis", cpuUsed.map(Duration::toMillis).orElse(null));
     summary.put("verified", problem.isEmpty());
     return summary;
   }

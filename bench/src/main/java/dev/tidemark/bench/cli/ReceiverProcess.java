@@ -11,7 +11,9 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.attribute.PosixFilePermissions;
 import java.security.SecureRandom;
+import java.time.Duration;
 import java.util.HexFormat;
+import java.util.Optional;
 import java.util.concurrent.TimeUnit;
 import java.util.regex.Pattern;
 
@@ -160,6 +162,11 @@ final class ReceiverProcess implements AutoCloseable {
   String complaint() throws InterruptedException {
     complaints.join(1000);
     return complaint.isEmpty() ? "" : Text.quoted("the receiver", complaint.toString());
+  }
+
+  /** CPU time that it has used, to within 10 ms; empty if it has ended. */
+  Optional<Duration> cpu() {
+    return process.toHandle().info().totalCpuDuration();
   }
 
   /** The connection to it, closed with this. */

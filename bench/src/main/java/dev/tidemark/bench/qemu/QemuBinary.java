@@ -4,10 +4,8 @@ import java.io.IOException;
 import java.io.UncheckedIOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Comparator;
-import java.util.List;
 import java.util.Optional;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
@@ -30,10 +28,32 @@ public record QemuBinary(Path path, String version) {
    * @return empty if there is none
    */
   public static Optional<QemuBinary> newest() {
-    return unpacked().stream()
-        .map(QemuBinary::of)
-        .max(Comparator.comparing(QemuBinary::numbers, Arrays::compare))
-        .or(() -> installed().map(QemuBinary::of));
+    return newest(cache()).or(() -> installed().map(QemuBinary::of));
+  }
+
+  private static Path cache() {
+    String cache = System.getenv("XDG_CACHE_HOME");
+    Path folder =
+        cache == null || cache.isEmpty()
+            ? Path.of(System.getProperty("user.home"), ".cache")
+            : Path.of(cache);
+    return folder.resolve("tidemark/qemus");
+  }
+
+  /** The newest that is in a folder of this folder. */
+  static Optional<QemuBinary> newest(Path unpacked) {
+    if (!Files.isDirectory(unpacked)) {
+      return Optional.empty();
+    }
+    try (Stream<Path> suites = Files.list(unpacked)) {
+      return suites
+          .map(suite -> suite.resolve("qemu-system-x86_64"))
+          .filter(Files::isExecutable)
+          .map(QemuBinary::of)
+          .max(Comparator.comparing(QemuBinary::numbers, Arrays::compare));
+    } catch (IOException e) {
+      throw new UncheckedIOException(e);
+    }
   }
 
   /** The machine's own. */
@@ -44,28 +64,6 @@ public record QemuBinary(Path path, String version) {
   /** Why there is none, for people. */
   public static String missing() {
     return "no QEMU: run .ci/qemus, or install qemu-system-x86 for " + INSTALLED;
-  }
-
-  private static List<Path> unpacked() {
-    String cache = System.getenv("XDG_CACHE_HOME");
-    Path folder =
-        cache == null || cache.isEmpty()
-            ? Path.of(System.getProperty("user.home"), ".cache")
-            : Path.of(cache);
-    Path qemus = folder.resolve("tidemark/qemus");
-    if (!Files.isDirectory(qemus)) {
-      return List.of();
-    }
-    List<Path> found = new ArrayList<>();
-    try (Stream<Path> suites = Files.list(qemus)) {
-      suites
-          .map(suite -> suite.resolve("qemu-system-x86_64"))
-          .filter(Files::isExecutable)
-          .forEach(found::add);
-    } catch (IOException e) {
-      throw new UncheckedIOException(e);
-    }
-    return found;
   }
 
   /**

@@ -60,6 +60,7 @@ class MigrateCommandTest {
             "firstPageMillis",
             "downtimeMillis",
             "digestMillis",
+            "cpuMillis",
             "verified",
             "guestPagesPerSecondBefore",
             "guestNanosPerPageBefore",

@@ -19,7 +19,8 @@ class ReadmeCommandsTest {
   private static final String PROGRAM = "java @jdk-flags.txt -jar bench/target/tidemark.jar ";
 
   /** These measure for minutes; the lab's guests are in DeviceGuestTest. */
-  private static final List<String> ELSEWHERE = List.of("ratios", "plots", "jmh", "--guest dmalog");
+  private static final List<String> ELSEWHERE =
+      List.of("ratios", "duel", "plots", "jmh", "--guest dmalog");
 
   static List<String> commands() throws IOException {
     try (Stream<String> lines = Files.lines(ROOT.resolve("README.md"))) {
