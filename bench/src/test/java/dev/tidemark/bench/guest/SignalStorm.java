@@ -46,6 +46,10 @@ final class SignalStorm {
   private final DirtyTracker tracker;
   private final MiniGuest guest;
   private Runnable ringFull = () -> {};
+
+  /** Marks what a stop of this process may have unprotected, as the last sync does. */
+  private Runnable unsure = () -> {};
+
   private volatile int writing;
   private volatile boolean over;
   private volatile Throwable failure;
@@ -70,6 +74,7 @@ final class SignalStorm {
         guest.vcpus.forEach(vcpu -> rings.add(vcpu.mapDirtyRing(RING_BYTES)));
         var ring = new KvmDirtyRingSource(guest.vm, rings, slots, () -> {});
         ringFull = ring::reap;
+        unsure = ring::markAlwaysDirty;
         tracker.add(ring);
       }
       case "plain", "manual" ->
@@ -112,7 +117,8 @@ final class SignalStorm {
         send();
       }
       barrier.await();
-      tracker.lastSync();
+      tracker.sync();
+      unsure.run();
       take();
       if (failure != null) {
         failure.printStackTrace();
@@ -137,7 +143,7 @@ final class SignalStorm {
   }
 
   private void send() {
-    tracker.sync();
+    tracker.syncUnprotected();
     syncs++;
     take();
   }
@@ -147,6 +153,7 @@ final class SignalStorm {
     RunCursor runs = tracker.logs().getFirst().epoch().runs();
     for (int found; (found = runs.batch()) > 0; ) {
       for (int run = 0; run < found; run++) {
+        tracker.protect(tracker.logs().getFirst(), runs.start(run), runs.length(run));
         long at = runs.start(run) << Pages.SHIFT;
         MemorySegment.copy(memory, at, copy.segment(), at, runs.length(run) << Pages.SHIFT);
       }

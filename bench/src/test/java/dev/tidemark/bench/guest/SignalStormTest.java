@@ -114,13 +114,11 @@ class SignalStormTest {
             new Patch(
                 kvm,
                 "SIG_BLOCK, BLOCKED.address(), signals.address()",
-                "SIG_BLOCK, 0, signals.address()",
-                ""),
+                "SIG_BLOCK, 0, signals.address()"),
             new Patch(
                 "engine/src/main/java/dev/tidemark/engine/source/KvmDirtyRingSource.java",
                 "boolean all = reset.reset(harvested);",
-                "boolean all = reset.reset(harvested) | true;",
-                "")),
+                "boolean all = reset.reset(harvested) | true;")),
         folder);
     Ended ended = run(folder, "", "ring", true, CHANCES);
     assertEquals(1, ended.status, "the fault went unnoticed: " + ended.output);

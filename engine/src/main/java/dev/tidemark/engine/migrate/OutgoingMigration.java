@@ -526,7 +526,7 @@ public final class OutgoingMigration {
     if (guestStopped) {
       tracker.lastSync();
     } else {
-      tracker.sync();
+      tracker.syncUnprotected();
     }
     roundStart = System.nanoTime();
     windowStart = roundStart;
@@ -544,11 +544,11 @@ public final class OutgoingMigration {
   private boolean send() {
     List<RamBlockLog> logs = tracker.logs();
     for (int i = 0; i < logs.size(); i++) {
-      RamBlock block = logs.get(i).block();
-      RunCursor runs = logs.get(i).epoch().runs();
+      RamBlockLog log = logs.get(i);
+      RunCursor runs = log.epoch().runs();
       for (int found = runs.batch(); found > 0; found = runs.batch()) {
         for (int run = 0; run < found; run++) {
-          if (!send(block, runs.start(run), runs.length(run))) {
+          if (!send(log, runs.start(run), runs.length(run))) {
             return false;
           }
         }
@@ -557,11 +557,15 @@ public final class OutgoingMigration {
     return true;
   }
 
-  private boolean send(RamBlock block, long first, long count) {
+  private boolean send(RamBlockLog log, long first, long count) {
     long end = first + count;
     long most = guestStopped ? PIECE_PAGES : piecePages;
     for (long page = first; page < end; page += most) {
-      writer.pages(block, page, Math.min(most, end - page));
+      long some = Math.min(most, end - page);
+      if (!guestStopped && tracker.protect(log, page, some)) {
+        writer.forgetHoles();
+      }
+      writer.pages(log.block(), page, some);
       if (most < PIECE_PAGES) {
         writer.flush();
       }

@@ -51,6 +51,42 @@ public interface DirtySource extends AutoCloseable {
    */
   void sync();
 
+  /**
+   * As {@link #sync()}, for a caller that has {@link #protect} called before it reads a page that
+   * was reported: the kernel need not notice writes to it until then. So a page that the guest
+   * writes before it is read costs no second notice, and is not sent again for it.
+   *
+   * @throws RuntimeException as sync
+   */
+  default void syncUnprotected() {
+    sync();
+  }
+
+  /**
+   * Has the kernel notice writes to pages that the last {@link #syncUnprotected()} reported, from
+   * before this returns. More pages at a time is right: the next ones in order.
+   *
+   * @param log the log of their block
+   * @param page first page
+   * @param count how many
+   * @return whether something was left to do
+   * @throws RuntimeException if writes may go unnoticed
+   */
+  default boolean protect(RamBlockLog log, long page, long count) {
+    return false;
+  }
+
+  /**
+   * As {@link #sync()}, after the guest has stopped: the kernel need not notice writes from then
+   * until {@link #stop()}. If there is another sync all the same, the pages reported here count as
+   * dirty again.
+   *
+   * @throws RuntimeException as sync
+   */
+  default void lastSync() {
+    sync();
+  }
+
   /** Makes every page dirty that this source would have to report. */
   void markAll();
 

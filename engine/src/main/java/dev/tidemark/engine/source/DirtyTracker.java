@@ -55,6 +55,13 @@ public final class DirtyTracker implements AutoCloseable {
   /** By source, once somebody has asked for it. */
   private long[] shares;
 
+  /** When the kernel has to notice the next write to a page that was reported. */
+  private enum Sync {
+    PROTECTING,
+    UNPROTECTED,
+    LAST
+  }
+
   private record Covered(RamBlockLog log, long page, long count) {}
 
   /**
@@ -310,21 +317,69 @@ public final class DirtyTracker implements AutoCloseable {
    * @throws Error what a source threw, if it was an Error: after the rest of the sync
    */
   public void sync() {
-    sync(false);
+    sync(Sync.PROTECTING);
+  }
+
+  /**
+   * As {@link #sync()}, for a caller that calls {@link #protect} before it reads a page: until then
+   * writes to it need no notice, so that a page is not sent twice for them.
+   *
+   * @throws Error as sync
+   */
+  public void syncUnprotected() {
+    sync(Sync.UNPROTECTED);
+  }
+
+  /**
+   * Has the kernel notice writes to pages of the open epoch from now on: after {@link
+   * #syncUnprotected()}, before they are read. In ascending order it costs the least. A source that
+   * fails has all its pages counted as dirty, as in a sync.
+   *
+   * @param log the log of their block
+   * @param page first page
+   * @param count how many
+   * @return whether the kernel was asked: what was found out about such pages before, such as that
+   *     they are holes, may have changed unnoticed
+   * @throws Error what a source threw, if it was an Error
+   */
+  public boolean protect(RamBlockLog log, long page, long count) {
+    enter();
+    try {
+      boolean asked = false;
+      Error error = null;
+      for (int i = 0; i < sources.size(); i++) {
+        DirtySource source = sources.get(i);
+        try {
+          asked |= source.protect(log, page, count);
+        } catch (Throwable e) {
+          asked = true;
+          error = failed(source, e, error);
+        }
+      }
+      if (error != null) {
+        throw error;
+      }
+      return asked;
+    } finally {
+      calls.unlock();
+    }
   }
 
   /**
    * The sync after the guest has stopped: as {@link #sync()}, and with the pages of which nothing
-   * tells when they are written.
+   * tells when they are written. What is written after it may go unnoticed until tracking was
+   * stopped and started.
+   *
+   * @throws Error as sync
    */
   public void lastSync() {
-    sync(true);
+    sync(Sync.LAST);
   }
 
-  private void sync(boolean last) {
+  private void sync(Sync kind) {
     enter();
     try {
-      Error error = ask(last);
+      Error error = ask(kind);
       mergeMarks();
       if (error != null) {
         throw error;
@@ -334,7 +389,7 @@ public final class DirtyTracker implements AutoCloseable {
     }
   }
 
-  private Error ask(boolean last) {
+  private Error ask(Sync kind) {
     if (!tracking) {
       throw new IllegalStateException("tracking is off: start() first");
     }
@@ -348,11 +403,15 @@ public final class DirtyTracker implements AutoCloseable {
     for (int i = 0; i < sources.size(); i++) {
       DirtySource source = sources.get(i);
       try {
-        source.sync();
+        switch (kind) {
+          case PROTECTING -> source.sync();
+          case UNPROTECTED -> source.syncUnprotected();
+          case LAST -> source.lastSync();
+        }
       } catch (Throwable e) {
         error = failed(source, e, error);
       }
-      if (last) {
+      if (kind == Sync.LAST) {
         try {
           source.markAlwaysDirty();
         } catch (Throwable e) {

@@ -20,7 +20,8 @@ import java.util.function.BooleanSupplier;
  *
  * <p>A reap holds the fill plane of every log that has a slot here until {@code
  * KVM_RESET_DIRTY_RINGS} has taken all reaped entries back: so no page can be harvested, and read,
- * while it is unprotected.
+ * while it is unprotected. But {@link #lastSync()}, as no vCPU runs then, leaves the entries to
+ * {@link #stop()}; a reap before that counts every page as dirty.
  *
  * <p>After any failure of a reap, an interrupted reset among them, pages may be unprotected whose
  * writes no ring would ever tell. So logging goes off and on for all slots, which protects every
@@ -155,10 +156,19 @@ public final class KvmDirtyRingSource implements DirtySource {
 
   @Override
   public void sync() {
+    sync(true);
+  }
+
+  @Override
+  public void lastSync() {
+    sync(false);
+  }
+
+  private void sync(boolean protect) {
     kickVcpus.run();
     reapLock.lock();
     try {
-      Throwable failure = take();
+      Throwable failure = take(protect);
       if (failure == null && untold > 0) {
         failure =
             new IllegalStateException(
@@ -191,7 +201,7 @@ public final class KvmDirtyRingSource implements DirtySource {
         drain();
         return;
       }
-      Throwable failure = take();
+      Throwable failure = take(true);
       if (failure == null) {
         return;
       }
@@ -213,8 +223,14 @@ public final class KvmDirtyRingSource implements DirtySource {
     return (RuntimeException) failure;
   }
 
-  /** Reaps; returns what failed, all pages then being dirty, or null. */
-  private Throwable take() {
+  /**
+   * Reaps.
+   *
+   * @param protect whether writes are to be noticed after it: else the entries are left for {@link
+   *     #stop()} to give back, and a reap before that counts all pages as dirty
+   * @return what failed, all pages then being dirty, or null
+   */
+  private Throwable take(boolean protect) {
     int held = 0;
     try {
       for (; held < logs.length; held++) {
@@ -234,7 +250,9 @@ public final class KvmDirtyRingSource implements DirtySource {
           failure = Unwind.join(failure, e);
         }
       }
-      failure = takeBack(failure);
+      if (protect || failure != null) {
+        failure = takeBack(failure);
+      }
       if (strangers > 0) {
         failure =
             Unwind.join(
@@ -243,7 +261,11 @@ public final class KvmDirtyRingSource implements DirtySource {
                     strangers + " ring entries name no page of a known slot"));
         strangers = 0;
       }
-      return failure == null && !unprotected ? null : recover(failure);
+      if (failure != null || unprotected) {
+        return recover(failure);
+      }
+      unprotected = !protect && unreset > 0;
+      return null;
     } finally {
       while (held > 0) {
         planes[--held].close();
@@ -315,7 +337,9 @@ public final class KvmDirtyRingSource implements DirtySource {
     Throwable failure =
         cause != null
             ? cause
-            : new IllegalStateException("pages were unprotected since a reap failed before");
+            : new IllegalStateException(
+                "pages were unprotected since the last sync of a stopped guest, or since a reap"
+                    + " failed before");
     unprotected = true;
     try {
       logging.start();

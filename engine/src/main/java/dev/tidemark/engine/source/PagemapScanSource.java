@@ -71,12 +71,21 @@ public final class PagemapScanSource implements DirtySource {
 
   @Override
   public void sync() {
+    scan(Pagemap.Query.TAKE_WRITTEN);
+  }
+
+  @Override
+  public void lastSync() {
+    scan(Pagemap.Query.READ_WRITTEN);
+  }
+
+  private void scan(Pagemap.Query query) {
     for (RamBlockLog log : logs) {
       long base = log.block().address();
       long end = base + log.block().bytes();
       try (FillPlane fill = log.fill()) {
         for (long at = base; at < end; at = pagemap.walkEnd()) {
-          int regions = pagemap.scan(Pagemap.Query.TAKE_WRITTEN, at, end);
+          int regions = pagemap.scan(query, at, end);
           fill.countQuery();
           for (int i = 0; i < regions; i++) {
             long first = (pagemap.start(i) - base) >>> Pages.SHIFT;

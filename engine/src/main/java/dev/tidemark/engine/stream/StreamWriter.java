@@ -164,16 +164,24 @@ public final class StreamWriter implements AutoCloseable {
     out.be8(StreamFormat.SECTION_PART);
     out.be32(RAM_ID);
     inRound = true;
-    // What was a hole when its bits were taken before may be data now.
-    holeBlock = -1;
+    forgetHoles();
     readAhead.pause();
+  }
+
+  /**
+   * Has holes looked up anew: what was one may be data by now. To be called when more pages' bits
+   * were taken from the log, or protected, while a round goes on.
+   */
+  public void forgetHoles() {
+    holeBlock = -1;
   }
 
   /**
    * Writes pages, between {@link #beginRound()} and {@link #endRound()}. Returns when they are
    * written but for a last batch, having waited for the throttle: a caller that wants to look up
    * now and then (to cancel, say) passes fewer pages at a time. Their bits must have been taken
-   * from the log before the round began: a hole that was found once is one for the whole round.
+   * from the log before the round began or {@link #forgetHoles()} was called: a hole that was found
+   * once is one until then.
    *
    * @param block one of {@link #startRam}'s
    * @param first the first page

@@ -316,6 +316,76 @@ class KvmDirtyRingSourceTest {
   }
 
   @Test
+  void theLastSyncGivesNoEntryBack() {
+    var resets = new AtomicInteger();
+    track(
+        harvested -> {
+          resets.incrementAndGet();
+          return guest.vm.resetDirtyRings(harvested);
+        });
+    write(0, 5, 3, 10);
+    write(1, 100, 30, 11);
+    int before = resets.get();
+    tracker.lastSync();
+    assertEquals(33, send());
+    assertNothingLost();
+    assertEquals(before, resets.get());
+    assertEquals(0, tracker.failures());
+    // As after a migration that failed: the next one begins with every page.
+    tracker.stop();
+    assertEquals(before + 1, resets.get());
+    tracker.start();
+    assertEquals(PAGES, round());
+    write(0, 5, 3, 12);
+    write(1, 6, 40, 13);
+    assertEquals(41, round());
+    assertNothingLost();
+    assertEquals(0, tracker.failures());
+  }
+
+  @Test
+  void aSyncAfterTheLastCountsAllAsDirty() {
+    track();
+    write(0, 5, 3, 10);
+    tracker.lastSync();
+    assertEquals(3, send());
+    // Unprotected: no ring tells of it.
+    write(0, 5, 3, 11);
+    assertEquals(PAGES, round());
+    assertNothingLost();
+    assertEquals(1, tracker.failures());
+    write(0, 5, 3, 12);
+    assertEquals(3, round(), "protected again");
+    assertNothingLost();
+    // Without entries nothing was left unprotected.
+    tracker.lastSync();
+    assertEquals(0, send());
+    write(0, 5, 3, 13);
+    assertEquals(3, round());
+    assertNothingLost();
+    assertEquals(1, tracker.failures());
+  }
+
+  /** A guest that is resumed at the source goes on at once, not only once tracking is off. */
+  @Test
+  void aVcpuWhoseRingIsFullAfterTheLastSyncRunsOn() {
+    KvmDirtyRingSource source = track();
+    fillEveryRing();
+    tracker.lastSync();
+    for (KvmVcpu vcpu : guest.vcpus) {
+      while (vcpu.run() == KvmConstants.KVM_EXIT_DIRTY_RING_FULL) {
+        source.reap();
+      }
+    }
+    tracker.stop();
+    tracker.start();
+    assertEquals(PAGES, round());
+    write(0, 5, 3, 12);
+    assertEquals(3, round());
+    assertNothingLost();
+  }
+
+  @Test
   void aVcpuWhoseRingIsFullRunsOnAfterAStop() {
     KvmDirtyRingSource source = track();
     for (boolean close : new boolean[] {false, true}) {

@@ -125,6 +125,35 @@ class PassesTest {
   }
 
   @Test
+  void theLastPagemapScanProtectsNothing() {
+    String missing =
+        Userfaultfd.probe()
+            .missing(UserfaultfdUapi.UFFD_FEATURE_WP_ASYNC)
+            .or(Pagemap::missing)
+            .orElse(null);
+    assumeTrue(missing == null, missing);
+    try (Mapping memory = Mapping.anonymous(PAGES * Pages.SIZE);
+        DirtyTracker tracker = new DirtyTracker(List.of(new RamBlock("ram", memory.segment())))) {
+      tracker.add(new PagemapScanSource(tracker.logs()));
+      tracker.start();
+      costOfARound(tracker);
+      for (long page = 1; page < PAGES; page += 2) {
+        memory.segment().set(ValueLayout.JAVA_BYTE, page * Pages.SIZE, (byte) 1);
+      }
+      tracker.lastSync();
+      assertEquals(PAGES / 2, tracker.harvest());
+      tracker.commit();
+      // Against the contract: reported again, and protected then.
+      tracker.sync();
+      assertEquals(PAGES / 2, tracker.harvest());
+      tracker.commit();
+      tracker.sync();
+      assertEquals(0, tracker.harvest());
+      assertEquals(0, tracker.failures());
+    }
+  }
+
+  @Test
   void theVmmsMarksTakeWorkOnlyWhereTheyAre() {
     try (Mapping memory = Mapping.anonymous(PAGES * Pages.SIZE);
         DirtyTracker tracker = new DirtyTracker(List.of(new RamBlock("ram", memory.segment())))) {

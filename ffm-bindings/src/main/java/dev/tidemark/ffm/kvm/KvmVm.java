@@ -292,10 +292,20 @@ public final class KvmVm implements AutoCloseable {
    * @throws LinuxException if the kernel refuses
    */
   public void clearDirtyLog(int slot, long firstPage, long pages, MemorySegment bitmap) {
+    clearDirtyLog(slot, firstPage, pages, bitmap, 0);
+  }
+
+  /**
+   * As {@link #clearDirtyLog(int, long, long, MemorySegment)}, with a part of a bitmap.
+   *
+   * @param offset where in the bitmap the first page's bit is, in bytes: bit 0 of that byte
+   */
+  public void clearDirtyLog(
+      int slot, long firstPage, long pages, MemorySegment bitmap, long offset) {
     if (pages >>> 32 != 0) {
       throw new IllegalArgumentException(pages + " pages: num_pages has 32 bits");
     }
-    long address = NativeMemory.toRead(bitmap, 0, bitmapBytes(pages));
+    long address = NativeMemory.toRead(bitmap, offset, bitmapBytes(pages));
     int result;
     synchronized (log) {
       log.set(JAVA_INT, CLEAR_SLOT, slot);

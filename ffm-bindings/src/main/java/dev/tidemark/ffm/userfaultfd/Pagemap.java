@@ -91,6 +91,10 @@ public final class Pagemap implements AutoCloseable {
     public static final Query TAKE_WRITTEN =
         new Query(
             PM_SCAN_WP_MATCHING | PM_SCAN_CHECK_WPASYNC, 0, PAGE_IS_WRITTEN, 0, PAGE_IS_WRITTEN, 0);
+
+    /** As {@link #TAKE_WRITTEN}, and protects nothing: the next scan reports the pages again. */
+    public static final Query READ_WRITTEN =
+        new Query(PM_SCAN_CHECK_WPASYNC, 0, PAGE_IS_WRITTEN, 0, PAGE_IS_WRITTEN, 0);
   }
 
   private Pagemap(MemorySegment memory, Fd fd, int capacity) {
