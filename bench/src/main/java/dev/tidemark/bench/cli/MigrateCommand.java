@@ -415,6 +415,7 @@ final class MigrateCommand implements Callable<Integer> {
             result.outcome().name().toLowerCase(Locale.ROOT), problem.isEmpty() ? null : problem);
     summary.put("guest", guestKind.name());
     summary.put("sources", result.sources());
+    summary.put("bitmapOperations", result.bitmapOperations());
     summary.put("rounds", result.rounds());
     summary.put("ramBytes", result.ramBytes());
     summary.put("pagesSent", result.pagesSent());

@@ -31,6 +31,7 @@ import java.util.function.LongSupplier;
  * on, so 0.93 stands for "as fast as".
  */
 public final class Suite {
+  private static final long TEN_SECONDS = 10_000_000_000L;
   private static final double AS_FAST = 0.93;
   private static final long KIB = 1024;
   private static final long MIB = 1024 * KIB;
@@ -477,8 +478,33 @@ public final class Suite {
                     "1 % scattered",
                     "scalar twin, right away",
                     0,
-                    new Side(null, () -> FirstSync.inAnotherProcess("proven"), 1),
-                    new Side(null, () -> FirstSync.inAnotherProcess("cold"), 1))
+                    new Side(null, () -> FirstSync.inAnotherProcess("proven")[0], 1),
+                    new Side(null, () -> FirstSync.inAnotherProcess("cold")[0], 1))
+                .unsteady(),
+            true));
+    long[] until = FirstSync.inAnotherProcess("until");
+    put(
+        measure.once(
+            Contest.of(
+                    "sync, vectors proven",
+                    "1 TiB",
+                    "1 % scattered",
+                    "scalar twin, the first",
+                    0,
+                    new Side(null, () -> until[2], 1),
+                    new Side(null, () -> until[0], 1))
+                .unsteady(),
+            true));
+    put(
+        measure.once(
+            Contest.of(
+                    "process start to vectors",
+                    "1 TiB",
+                    "1 % scattered",
+                    "ten seconds",
+                    1,
+                    new Side(null, () -> until[1], 1),
+                    new Side(null, () -> TEN_SECONDS, 1))
                 .unsteady(),
             true));
   }

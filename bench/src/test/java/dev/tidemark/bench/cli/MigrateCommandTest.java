@@ -51,6 +51,7 @@ class MigrateCommandTest {
             "reason",
             "guest",
             "sources",
+            "bitmapOperations",
             "rounds",
             "ramBytes",
             "pagesSent",

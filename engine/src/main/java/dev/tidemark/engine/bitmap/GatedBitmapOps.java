@@ -265,13 +265,16 @@ final class GatedBitmapOps extends CheckedBitmapOps {
   @Override
   int listRuns(RunScan scan, long end, int n) {
     long first = scan.line;
-    if (!isProven(Kernel.LIST_RUNS, scan.map)) {
+    if (scan.twin == null) {
+      scan.twin = isProven(Kernel.LIST_RUNS, scan.map) ? vector : SCALAR;
+    }
+    if (scan.twin == SCALAR) {
       int found = SCALAR.listRuns(scan, end, n);
       done(Kernel.LIST_RUNS, scan.line - first << 9);
       return found;
     }
     long before = before(end - first << 9);
-    int found = vector.listRuns(scan, end, n);
+    int found = scan.twin.listRuns(scan, end, n);
     after(Kernel.LIST_RUNS, before);
     return found;
   }

@@ -9,14 +9,18 @@ import java.util.function.Supplier;
 
 /**
  * Proves vector kernels when they are wanted, and publishes each that is, in a thread of its own:
- * at the lowest priority, as a machine from which guests are moved away is busy, and only as long
- * as there is something to prove. What it takes no one waits for, but who asks to.
+ * at a low priority, as a machine from which guests are moved away is busy, and only as long as
+ * there is something to prove. What it takes no one waits for, but who asks to.
  */
 final class Prover {
   /** Proofs of a kernel after which it stays scalar: each costs up to 64 MiB of garbage. */
   private static final int MAX_PROOFS = 5;
 
-  private static final System.Logger LOGGER = System.getLogger(Bitmaps.class.getName());
+  /**
+   * Not the lowest, 19: a thread in Java code has to run until it notices a safepoint, and the JVM
+   * waits for it. Beside a load of 16 on two cores that was up to 400 ms at 19, 33 ms at 10.
+   */
+  private static final int NICE = 10;
 
   private final Supplier<CheckedBitmapOps> twin;
   private final GatedBitmapOps ops = new GatedBitmapOps(this);
@@ -68,11 +72,12 @@ final class Prover {
   void allocated(Kernel kernel) {
     ops.retract(kernel);
     if ((refused.get() & kernel.bit) != 0) {
-      LOGGER.log(
-          System.Logger.Level.INFO,
-          "{0} stays scalar: its vector twin deoptimized {1} times",
-          kernel,
-          MAX_PROOFS);
+      logger()
+          .log(
+              System.Logger.Level.INFO,
+              "{0} stays scalar: its vector twin deoptimized {1} times",
+              kernel,
+              MAX_PROOFS);
     }
     want(kernel.bit);
   }
@@ -93,15 +98,20 @@ final class Prover {
     notifyAll();
   }
 
+  /** Asked for when there is something to say: a process that proves nothing loads no logging. */
+  private static System.Logger logger() {
+    return System.getLogger(Bitmaps.class.getName());
+  }
+
   private void run() {
-    Libc.setpriority(Libc.PRIO_PROCESS, 0, 19);
+    Libc.setpriority(Libc.PRIO_PROCESS, 0, NICE);
     do {
       try (KernelProof proof = new KernelProof()) {
         for (int left = wanted.get(); left != 0; left = wanted.get()) {
           prove(proof, Kernel.values()[Integer.numberOfTrailingZeros(left)]);
         }
       } catch (Throwable e) {
-        LOGGER.log(System.Logger.Level.WARNING, "bitmap operations stay scalar", e);
+        logger().log(System.Logger.Level.WARNING, "bitmap operations stay scalar", e);
         refuse(Kernel.ALL);
       } finally {
         running.set(false);
@@ -121,18 +131,20 @@ final class Prover {
     switch (verdict) {
       case PROVEN -> ops.publish(kernel, vector);
       case WRONG ->
-          LOGGER.log(
-              System.Logger.Level.WARNING,
-              "the compiled vector twin of {0} is wrong, and is not used: report it with the JVM's"
-                  + " version",
-              kernel);
+          logger()
+              .log(
+                  System.Logger.Level.WARNING,
+                  "the compiled vector twin of {0} is wrong, and is not used: report it with the JVM's"
+                      + " version",
+                  kernel);
       case UNDECIDED ->
-          LOGGER.log(
-              System.Logger.Level.INFO,
-              "{0} stays scalar{1}: its vector twin was not compiled after {2} MiB of garbage",
-              kernel,
-              last ? "" : " for now",
-              proof.garbage() >> 20);
+          logger()
+              .log(
+                  System.Logger.Level.INFO,
+                  "{0} stays scalar{1}: its vector twin was not compiled after {2} MiB of garbage",
+                  kernel,
+                  last ? "" : " for now",
+                  proof.garbage() >> 20);
     }
     if (last || verdict == KernelProof.Verdict.WRONG) {
       refuse(kernel.bit);

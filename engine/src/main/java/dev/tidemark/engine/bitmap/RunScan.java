@@ -32,6 +32,9 @@ final class RunScan {
 
   MemorySegment map;
 
+  /** The twin that does the whole scan, as each has its own way to read ahead; null before. */
+  CheckedBitmapOps twin;
+
   /** The summary, null if every line is to be looked at. */
   MemorySegment lines;
 
@@ -73,6 +76,7 @@ final class RunScan {
   /** Begins at a line. */
   void begin(MemorySegment map, MemorySegment lines, long first) {
     this.map = map;
+    twin = null;
     this.lines = lines;
     unnamed = first;
     behind = first;

@@ -9,6 +9,9 @@ import java.util.List;
  * @param outcome where the guest is
  * @param reason why it failed, in one line; empty if it completed
  * @param sources the dirty sources that were asked
+ * @param bitmapOperations which bitmap operations ran as vectors at the end, as {@link
+ *     dev.tidemark.engine.bitmap.Bitmaps#inUse} has it: {@code scalar} for most guests, whose
+ *     bitmaps are too small for vectors to pay
  * @param rounds rounds sent, the last one with the guest stopped included
  * @param ramBytes the guest's memory in bytes
  * @param pagesSent pages sent with their content
@@ -26,6 +29,7 @@ public record MigrationResult(
     Outcome outcome,
     String reason,
     List<String> sources,
+    String bitmapOperations,
     int rounds,
     long ramBytes,
     long pagesSent,

@@ -1,5 +1,6 @@
 package dev.tidemark.engine.migrate;
 
+import dev.tidemark.engine.bitmap.Bitmaps;
 import dev.tidemark.engine.bitmap.RunCursor;
 import dev.tidemark.engine.log.RamBlock;
 import dev.tidemark.engine.log.RamBlockLog;
@@ -344,6 +345,7 @@ public final class OutgoingMigration {
         outcome,
         reason,
         sources,
+        Bitmaps.inUse(),
         round,
         ramBytes,
         writer.pagesWritten(),

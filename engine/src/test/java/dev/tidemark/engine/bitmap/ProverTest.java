@@ -10,6 +10,7 @@ import java.lang.foreign.MemorySegment;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.concurrent.atomic.AtomicReference;
 import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.Assumptions;
 import org.junit.jupiter.api.Test;
 
 /** What runs scalar and what does not, with twins whose calls are counted. */
@@ -138,5 +139,44 @@ class ProverTest {
             });
     broken.want(Kernel.ALL);
     assertEquals(Kernel.ALL, broken.await());
+  }
+
+  /** The twins read ahead in different ways: what one has begun the other cannot go on with. */
+  @Test
+  void aScanThatBeganOnOneTwinEndsOnIt() {
+    CheckedBitmapOps vector =
+        (CheckedBitmapOps) Bitmaps.vector().orElseGet(() -> Assumptions.abort("no vectors"));
+    long bits = 1 << 20;
+    MemorySegment map = mapping.segment();
+    for (long bit = 0; bit < bits; bit += 7) {
+      ScalarBitmapOps.setRange(map, bit, 1 + bit % 3);
+    }
+    GatedBitmapOps ops = gate.ops();
+    long expected = ops.cardinality(map, 0, bits);
+    for (boolean provenAtFirst : new boolean[] {false, true}) {
+      ops.publish(Kernel.LIST_RUNS, vector);
+      if (!provenAtFirst) {
+        ops.retract(Kernel.LIST_RUNS);
+      }
+      RunCursor runs = new RunCursor(ops);
+      runs.reset(map, 0, bits);
+      long found = 0;
+      long end = -1;
+      int batches = 0;
+      for (int some = runs.batch(); some > 0; some = runs.batch()) {
+        for (int run = 0; run < some; run++) {
+          assertTrue(runs.start(run) > end, "in order");
+          end = runs.start(run) + runs.length(run);
+          found += runs.length(run);
+        }
+        if (++batches % 2 == (provenAtFirst ? 1 : 0)) {
+          ops.retract(Kernel.LIST_RUNS);
+        } else {
+          ops.publish(Kernel.LIST_RUNS, vector);
+        }
+      }
+      assertTrue(batches > 10, batches + " batches");
+      assertEquals(expected, found, "proven at first: " + provenAtFirst);
+    }
   }
 }
