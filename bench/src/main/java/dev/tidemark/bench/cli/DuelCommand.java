@@ -6,6 +6,8 @@ import dev.tidemark.bench.duel.Measure;
 import dev.tidemark.bench.duel.Row;
 import dev.tidemark.bench.duel.Sample;
 import dev.tidemark.bench.duel.Spread;
+import dev.tidemark.bench.guest.BootImage;
+import dev.tidemark.bench.guest.KvmGuest;
 import dev.tidemark.bench.qemu.QemuBinary;
 import java.nio.file.Path;
 import java.util.LinkedHashMap;
@@ -83,6 +85,11 @@ final class DuelCommand implements Callable<Integer> {
       throw new ParameterException(
           spec.commandLine(), "--busy is 0 or more, --channels are from 1 to 255");
     }
+    try {
+      BootImage.of(ram, rate, 1);
+    } catch (IllegalArgumentException e) {
+      throw new ParameterException(spec.commandLine(), e.getMessage());
+    }
     // Both ends are on this host.
     HostMemory.require(ram > Long.MAX_VALUE / 2 ? ram : 2 * ram);
     QemuBinary qemu =
@@ -98,9 +105,13 @@ final class DuelCommand implements Callable<Integer> {
         Units.size(ram),
         rate == 0 ? "max" : Long.toString(rate),
         busy);
-    System.err.println(
-        "equal: RAM, contents (1 page in 16 is zero), pace, limit of downtime (300 ms), bandwidth"
-            + " without limit; not equal: QEMU's guest is emulated (TCG)");
+    System.err.printf(
+        Locale.ROOT,
+        "equal: RAM, its contents (of the guest's pages 1 in 16 is zero), pace, limit of downtime"
+            + " (300 ms), no limit of bandwidth%n"
+            + "not equal: QEMU's guest is emulated, Tidemark's %s; after the migration Tidemark's"
+            + " guest checks all its memory as fast as it can, QEMU's keeps its pace%n",
+        KvmGuest.missing().isEmpty() ? "runs in KVM" : "is a thread");
     List<Row> rows = new Duel(qemu, new Match(ram, rate), channels, busy).run(SAMPLES, this::show);
     if (!json) {
       System.out.printf(

@@ -1,10 +1,6 @@
 package dev.tidemark.bench.duel;
 
 import dev.tidemark.bench.qemu.QemuBinary;
-import java.io.IOException;
-import java.io.UncheckedIOException;
-import java.nio.file.Files;
-import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.function.BiConsumer;
@@ -42,30 +38,18 @@ public final class Duel {
    */
   public List<Row> run(int samples, BiConsumer<String, Sample> listener)
       throws InterruptedException {
-    Path folder;
-    try {
-      folder = Files.createTempDirectory("tidemark-duel");
-    } catch (IOException e) {
-      throw new UncheckedIOException(e);
-    }
-    try {
-      List<Contestant> contestants = contestants(folder);
+    try (Scratch scratch = new Scratch()) {
+      List<Contestant> contestants = contestants(scratch);
       return rows(contestants, sample(contestants, samples, listener));
-    } finally {
-      try {
-        Files.delete(folder);
-      } catch (IOException e) {
-        throw new UncheckedIOException(e);
-      }
     }
   }
 
-  private List<Contestant> contestants(Path folder) throws InterruptedException {
-    double ticks = GuestClock.ticksPerSecond(qemu.path(), folder);
+  private List<Contestant> contestants(Scratch scratch) throws InterruptedException {
+    double ticks = GuestClock.ticksPerSecond(qemu.path(), scratch);
     List<Contestant> contestants = new ArrayList<>();
-    contestants.add(new TidemarkContestant(match, folder));
+    contestants.add(new TidemarkContestant(match, scratch));
     for (int count : channels) {
-      contestants.add(new QemuContestant(qemu.path(), count, match, ticks, folder));
+      contestants.add(new QemuContestant(qemu.path(), count, match, ticks, scratch));
     }
     return contestants;
   }

@@ -1,51 +1,59 @@
 package dev.tidemark.bench.duel;
 
 import dev.tidemark.bench.guest.BootImage;
-import java.io.IOException;
-import java.io.UncheckedIOException;
-import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.Collections;
+import java.util.Comparator;
+import java.util.List;
 
 /** How fast the clock of QEMU's guests is: the guest cannot know, and has to be told. */
 final class GuestClock {
   private static final long RAM = 8L << 20;
   private static final long APART_MILLIS = 1000;
-  private static final int READS = 10;
+  private static final int READS = 20;
+  private static final long READS_APART_MILLIS = 10;
 
   private GuestClock() {}
 
   /** Measures it with a small guest that writes as fast as it can, in two seconds or so. */
-  static double ticksPerSecond(Path qemu, Path folder) throws InterruptedException {
-    Path image = folder.resolve("clock.img");
-    try {
-      Files.write(image, BootImage.of(RAM, 0, 0));
-      try (QemuGuest guest = new QemuGuest(qemu, folder, image, "clock", RAM)) {
-        guest.awaitFilled();
-        long[] first = newest(guest);
-        Thread.sleep(APART_MILLIS);
-        long[] second = newest(guest);
-        return (second[1] - first[1]) * 1e9 / (second[0] - first[0]);
-      } finally {
-        Files.delete(image);
-      }
-    } catch (IOException e) {
-      throw new UncheckedIOException(e);
+  static double ticksPerSecond(Path qemu, Scratch scratch) throws InterruptedException {
+    Path image = scratch.write("clock.img", BootImage.of(RAM, 0, 0));
+    try (QemuGuest guest = new QemuGuest(qemu, scratch.folder(), image, "clock", RAM)) {
+      guest.awaitFilled();
+      List<Reading> early = readings(guest);
+      Thread.sleep(APART_MILLIS);
+      List<Reading> late = readings(guest);
+      double nearly = early.getFirst().rateUntil(late.getFirst());
+      return newest(early, nearly).rateUntil(newest(late, nearly));
     }
   }
 
-  /** The time here and the guest's, by the one of some readings that took the shortest. */
-  private static long[] newest(QemuGuest guest) {
-    long[] best = null;
-    long shortest = Long.MAX_VALUE;
-    for (int i = 0; i < READS; i++) {
-      long before = System.nanoTime();
-      long ticks = guest.status().ticks();
-      long took = System.nanoTime() - before;
-      if (took < shortest) {
-        shortest = took;
-        best = new long[] {before + took / 2, ticks};
-      }
+  /** The guest's clock when it last noted it, and a time here after that was read. */
+  private record Reading(long nanos, long ticks) {
+    double rateUntil(Reading later) {
+      return (later.ticks - ticks) * 1e9 / (later.nanos - nanos);
     }
-    return best;
+  }
+
+  private static List<Reading> readings(QemuGuest guest) throws InterruptedException {
+    List<Reading> readings = new ArrayList<>();
+    for (int i = 0; i < READS; i++) {
+      long ticks = guest.status().ticks();
+      // After it, so that a reading is never too new.
+      readings.add(new Reading(System.nanoTime(), ticks));
+      Thread.sleep(READS_APART_MILLIS);
+    }
+    return readings;
+  }
+
+  /** The one least out of date: a guest that gets no processor notes nothing. */
+  private static Reading newest(List<Reading> readings, double ticksPerSecond) {
+    return Collections.max(
+        readings,
+        Comparator.comparingDouble(
+            reading ->
+                reading.ticks
+                    - ticksPerSecond * 1e-9 * (reading.nanos - readings.getFirst().nanos)));
   }
 }

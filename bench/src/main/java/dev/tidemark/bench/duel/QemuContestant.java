@@ -3,9 +3,6 @@ package dev.tidemark.bench.duel;
 import dev.tidemark.bench.guest.BootImage;
 import dev.tidemark.bench.qemu.MigrationInfo;
 import dev.tidemark.bench.qemu.QemuProcess;
-import java.io.IOException;
-import java.io.UncheckedIOException;
-import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.Duration;
 import java.util.HashMap;
@@ -24,19 +21,19 @@ final class QemuContestant implements Contestant {
   private final int channels;
   private final Match match;
   private final double ticksPerSecond;
-  private final Path folder;
+  private final Scratch scratch;
 
   /**
    * @param channels 1 for QEMU's one stream, more for multifd
    * @param ticksPerSecond of the guest's clock
-   * @param folder for files
+   * @param scratch for files
    */
-  QemuContestant(Path binary, int channels, Match match, double ticksPerSecond, Path folder) {
+  QemuContestant(Path binary, int channels, Match match, double ticksPerSecond, Scratch scratch) {
     this.binary = binary;
     this.channels = channels;
     this.match = match;
     this.ticksPerSecond = ticksPerSecond;
-    this.folder = folder;
+    this.scratch = scratch;
   }
 
   @Override
@@ -46,26 +43,11 @@ final class QemuContestant implements Contestant {
 
   @Override
   public Sample migrate() throws InterruptedException {
-    Path image = folder.resolve("guest.img");
     double cpu = ChildrenCpu.seconds();
-    Sample sample;
-    try {
-      Files.write(image, BootImage.of(match.ramBytes(), match.pagesPerSecond(), ticksPerSecond));
-      sample = migrate(image);
-    } catch (IOException e) {
-      throw new UncheckedIOException(e);
-    } finally {
-      delete(image);
-    }
-    return sample.put(Measure.WHOLE_CPU, ChildrenCpu.seconds() - cpu);
-  }
-
-  private static void delete(Path file) {
-    try {
-      Files.deleteIfExists(file);
-    } catch (IOException e) {
-      throw new UncheckedIOException(e);
-    }
+    Path image =
+        scratch.write(
+            "guest.img", BootImage.of(match.ramBytes(), match.pagesPerSecond(), ticksPerSecond));
+    return migrate(image).put(Measure.WHOLE_CPU, ChildrenCpu.seconds() - cpu);
   }
 
   private Sample migrate(Path image) throws InterruptedException {
@@ -115,7 +97,7 @@ final class QemuContestant implements Contestant {
   }
 
   private QemuGuest guest(String name, Path image, String... more) {
-    return new QemuGuest(binary, folder, image, name, match.ramBytes(), more);
+    return new QemuGuest(binary, scratch.folder(), image, name, match.ramBytes(), more);
   }
 
   private void prepare(QemuProcess qemu) {

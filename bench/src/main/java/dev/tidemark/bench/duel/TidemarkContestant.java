@@ -8,21 +8,19 @@ import dev.tidemark.bench.Main;
 import dev.tidemark.bench.hot.OtherJvm;
 import java.io.IOException;
 import java.io.UncheckedIOException;
-import java.nio.file.Files;
-import java.nio.file.Path;
 import java.util.concurrent.TimeUnit;
 
 /** The command {@code migrate --json} in a new process, which starts its receiver itself. */
 final class TidemarkContestant implements Contestant {
-  private final Match match;
-  private final Path folder;
+  private static final String OUTPUT = "migrate.json";
+  private static final String ERRORS = "migrate.errors";
 
-  /**
-   * @param folder for files
-   */
-  TidemarkContestant(Match match, Path folder) {
+  private final Match match;
+  private final Scratch scratch;
+
+  TidemarkContestant(Match match, Scratch scratch) {
     this.match = match;
-    this.folder = folder;
+    this.scratch = scratch;
   }
 
   @Override
@@ -32,56 +30,54 @@ final class TidemarkContestant implements Contestant {
 
   @Override
   public Sample migrate() throws InterruptedException {
-    Path output = folder.resolve("migrate.json");
-    Path errors = folder.resolve("migrate.errors");
     String rate = match.pagesPerSecond() == 0 ? "max" : Long.toString(match.pagesPerSecond());
     double cpu = ChildrenCpu.seconds();
     long begin = System.nanoTime();
-    try {
-      Process process =
-          OtherJvm.command(
-                  Main.class,
-                  "migrate",
-                  "--json",
-                  "--ram",
-                  Long.toString(match.ramBytes()),
-                  "--dirty-rate",
-                  rate)
-              .redirectOutput(output.toFile())
-              .redirectError(errors.toFile())
-              .start();
-      Thread end = new Thread(process::destroy, "end of migrate");
-      Runtime.getRuntime().addShutdownHook(end);
-      try {
-        if (!process.waitFor(Match.LIMIT_MINUTES, TimeUnit.MINUTES)) {
-          throw new IllegalStateException("migrate did not end: " + Files.readString(errors));
-        }
-      } finally {
-        process.destroy();
-        process.onExit().join();
-        Runtime.getRuntime().removeShutdownHook(end);
-      }
-      double seconds = (System.nanoTime() - begin) / 1e9;
-      if (process.exitValue() != 0) {
-        throw new IllegalStateException(
-            "migrate failed: " + Files.readString(output) + Files.readString(errors));
-      }
-      return sample(Files.readString(output), match.ramBytes())
-          .put(Measure.WHOLE, seconds)
-          .put(Measure.WHOLE_CPU, ChildrenCpu.seconds() - cpu);
-    } catch (IOException e) {
-      throw new UncheckedIOException(e);
-    } finally {
-      delete(output);
-      delete(errors);
+    int status =
+        run(
+            OtherJvm.command(
+                    Main.class,
+                    "migrate",
+                    "--json",
+                    "--ram",
+                    Long.toString(match.ramBytes()),
+                    "--dirty-rate",
+                    rate)
+                .redirectOutput(scratch.file(OUTPUT).toFile())
+                .redirectError(scratch.file(ERRORS).toFile()));
+    double seconds = (System.nanoTime() - begin) / 1e9;
+    if (status != 0) {
+      throw new IllegalStateException(
+          "migrate failed: " + scratch.read(OUTPUT) + scratch.read(ERRORS));
     }
+    return sample(scratch.read(OUTPUT), match.ramBytes())
+        .put(Measure.WHOLE, seconds)
+        .put(Measure.WHOLE_CPU, ChildrenCpu.seconds() - cpu);
   }
 
-  private static void delete(Path file) {
+  private int run(ProcessBuilder command) throws InterruptedException {
+    Process process;
     try {
-      Files.deleteIfExists(file);
+      process = command.start();
     } catch (IOException e) {
       throw new UncheckedIOException(e);
+    }
+    // It takes its receiver along.
+    Thread end = new Thread(process::destroy, "end of migrate");
+    Runtime.getRuntime().addShutdownHook(end);
+    try {
+      if (!process.waitFor(Match.LIMIT_MINUTES, TimeUnit.MINUTES)) {
+        throw new IllegalStateException("migrate did not end: " + scratch.read(ERRORS));
+      }
+      return process.exitValue();
+    } finally {
+      process.destroy();
+      process.onExit().join();
+      try {
+        Runtime.getRuntime().removeShutdownHook(end);
+      } catch (IllegalStateException e) {
+        // This JVM ends.
+      }
     }
   }
 

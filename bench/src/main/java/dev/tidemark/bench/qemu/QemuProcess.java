@@ -55,6 +55,8 @@ public final class QemuProcess implements AutoCloseable {
       throw new UncheckedIOException(e);
     }
     Runtime.getRuntime().addShutdownHook(end);
+    socket.toFile().deleteOnExit();
+    log.toFile().deleteOnExit();
     try {
       channel = connect();
       qmp = new Qmp(channel);
