@@ -16,6 +16,9 @@ import java.util.function.Consumer;
  * sync is its own; the last ends with the guest's stop.
  */
 final class GuestRounds implements Consumer<Progress> {
+  private static final long ENOUGH_PAGES = 512;
+  private static final int MAX_TIMES_BEFORE = 5;
+
   private final SelfCheckingGuest guest;
   private final Consumer<Progress> next;
   private final List<Throughput> rounds = new ArrayList<>();
@@ -34,14 +37,18 @@ final class GuestRounds implements Consumer<Progress> {
   }
 
   /**
-   * Measures how fast the guest is undisturbed.
+   * Measures how fast the guest is undisturbed, in a short time; in a longer one if it does not do
+   * enough in that.
    *
+   * @param millis the short time
    * @throws InterruptedException if the thread was interrupted
    */
   void measureBefore(long millis) throws InterruptedException {
     guest.throughput(System.nanoTime());
-    Thread.sleep(millis);
-    before = guest.throughput(System.nanoTime());
+    for (int i = 0; i < MAX_TIMES_BEFORE && before.pages() < ENOUGH_PAGES; i++) {
+      Thread.sleep(millis);
+      before = before.plus(guest.throughput(System.nanoTime()));
+    }
   }
 
   @Override

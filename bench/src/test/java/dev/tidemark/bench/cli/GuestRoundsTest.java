@@ -45,9 +45,10 @@ class GuestRoundsTest {
 
   @Test
   void aRoundEndsWhenItHasArrivedAndTheLastWithTheMigration() throws Exception {
-    // Forgotten; before; of round 1 in two parts; of round 2; of the last.
+    // Forgotten; before, not enough yet, enough; of round 1 in two parts; of round 2; of the last.
     answers.add(new Throughput(5, 5, 5, 5));
-    answers.add(new Throughput(1000, 1_000_000_000L, 500_000_000L, 1_000_000));
+    answers.add(new Throughput(400, 300_000_000L, 300_000_000L, 1_000_000));
+    answers.add(new Throughput(600, 700_000_000L, 200_000_000L, 1_000_000));
     answers.add(new Throughput(100, 100_000_000L, 90_000_000L, 2_000_000));
     answers.add(new Throughput(400, 900_000_000L, 410_000_000L, 3_000_000));
     answers.add(new Throughput(250, 1_000_000_000L, 800_000_000L, 30_000_000));
