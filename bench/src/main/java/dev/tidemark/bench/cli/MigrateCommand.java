@@ -215,28 +215,35 @@ final class MigrateCommand implements Callable<Integer> {
       // Both ends are on this host, so both need room.
       HostMemory.require(ramBytes > Long.MAX_VALUE / 2 ? ramBytes : 2 * ramBytes);
     }
-    TrackedGuest made;
-    try {
-      made = TrackedGuest.create(guestKind, tracking, ramBytes, 0);
-    } catch (IllegalArgumentException e) {
-      throw new ParameterException(spec.commandLine(), e.getMessage());
-    }
-    try (TrackedGuest tracked = made) {
+    Wire.Hello hello = new Wire.Hello("0.1", guestKind, ramBytes, nonce);
+    // First, as it takes as long to come up as a guest here to fill its memory.
+    try (ReceiverProcess receiver = destination == null ? ReceiverProcess.start() : null;
+        TrackedGuest tracked = create(guestKind)) {
       tracked.guest().start();
+      if (receiver != null) {
+        receiver.greet(hello);
+      }
       // Once through its memory at full speed, so that there is something in it to send.
       if (!tracked.guest().awaitFullPass(FIRST_PASS_LIMIT)) {
         throw new IllegalStateException(
             tracked.guest().error().orElse("the guest did not come through its memory"));
       }
       tracked.guest().setRate(rate);
-      if (destination != null) {
-        try (Socket socket = destination.connect()) {
-          return migrate(tracked, guestKind, options, socket, null);
-        }
+      if (receiver != null) {
+        return migrate(tracked, guestKind, options, receiver.connection(), receiver);
       }
-      try (ReceiverProcess receiver = ReceiverProcess.start()) {
-        return migrate(tracked, guestKind, options, receiver.socket(), receiver);
+      try (Socket socket = destination.connect()) {
+        Wire.send(socket, hello);
+        return migrate(tracked, guestKind, options, socket, null);
       }
+    }
+  }
+
+  private TrackedGuest create(GuestKind guestKind) {
+    try {
+      return TrackedGuest.create(guestKind, tracking, ramBytes, 0);
+    } catch (IllegalArgumentException e) {
+      throw new ParameterException(spec.commandLine(), e.getMessage());
     }
   }
 
@@ -264,7 +271,6 @@ final class MigrateCommand implements Callable<Integer> {
       Socket socket,
       ReceiverProcess receiver)
       throws InterruptedException {
-    Wire.send(socket, new Wire.Hello("0.1", guestKind, ramBytes, nonce));
     Wire.Answer answer = Wire.receive(socket, Wire.Answer.class, ANSWER_LIMIT);
     if (answer.error() != null) {
       throw new IllegalStateException(

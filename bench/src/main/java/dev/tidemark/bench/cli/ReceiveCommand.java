@@ -1,5 +1,7 @@
 package dev.tidemark.bench.cli;
 
+import static java.nio.charset.StandardCharsets.UTF_8;
+
 import dev.tidemark.bench.guest.MemoryDigest;
 import dev.tidemark.bench.guest.SelfCheckingGuest;
 import dev.tidemark.bench.guest.Throughput;
@@ -11,7 +13,9 @@ import dev.tidemark.engine.stream.SectionHandler;
 import dev.tidemark.engine.stream.StreamException;
 import dev.tidemark.ffm.LinuxException;
 import dev.tidemark.ffm.Socket;
+import java.io.BufferedReader;
 import java.io.IOException;
+import java.io.InputStreamReader;
 import java.lang.foreign.MemorySegment;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -37,7 +41,9 @@ import picocli.CommandLine.Spec;
     },
     mixinStandardHelpOptions = true)
 final class ReceiveCommand implements Callable<Integer> {
-  private static final Duration HELLO_LIMIT = Duration.ofMinutes(10);
+  /** How long the guest at the source may take to come once through its memory, and more. */
+  private static final Duration STREAM_LIMIT = Duration.ofMinutes(15);
+
   private static final Duration CHECK_LIMIT = Duration.ofMinutes(10);
 
   /** All that a stranger learns of this host. */
@@ -110,15 +116,18 @@ final class ReceiveCommand implements Callable<Integer> {
   }
 
   /**
-   * Connects to the process that started this one, once that says by a byte on the standard input
-   * that it listens; the end of that input says that it is gone.
+   * Connects to the process that started this one, once that says by its first line, on the
+   * standard input, that it listens; the end of that input says that it is gone.
    */
   private int receiveFromParent() throws InterruptedException, IOException {
     Socket connection;
+    Wire.Hello hello;
     try {
-      if (System.in.read() < 0) {
+      String line = new BufferedReader(new InputStreamReader(System.in, UTF_8)).readLine();
+      if (line == null) {
         throw new IllegalStateException("the migration that started this receiver has ended");
       }
+      hello = Wire.parse(line, Wire.Hello.class);
       connection = Socket.connect(parent);
     } finally {
       // The parent does the same, unless it was killed.
@@ -131,7 +140,6 @@ final class ReceiveCommand implements Callable<Integer> {
       if (peer.pid() != expected || !peer.isThisUser()) {
         throw new IllegalStateException("the other side is not who started this receiver");
       }
-      Wire.Hello hello = Wire.receive(socket, Wire.Hello.class, HELLO_LIMIT);
       TrackedGuest made;
       try {
         made = makeRoom(hello);
@@ -167,6 +175,9 @@ final class ReceiveCommand implements Callable<Integer> {
     nonce = hello.nonce();
     say("receiving", true, "receiving a guest with " + Units.size(hello.ramBytes()));
     Wire.send(socket, new Wire.Answer(null));
+    if (parent != null && !socket.awaitReadable((int) STREAM_LIMIT.toMillis())) {
+      throw new IllegalStateException("no guest came for " + STREAM_LIMIT.toSeconds() + " s");
+    }
     SelfCheckingGuest guest = tracked.guest();
     IncomingResult arrival =
         new IncomingMigration(

@@ -40,41 +40,33 @@ final class ReceiverProcess implements AutoCloseable {
   private final Process process;
   private final StringBuffer complaint = new StringBuffer();
   private final Thread complaints;
+  private final Path path;
+  private Socket listener;
   private Socket socket;
   private boolean kept;
 
-  private ReceiverProcess(Process process) {
+  private ReceiverProcess(Process process, Path path) {
     this.process = process;
+    this.path = path;
     this.complaints =
         Thread.ofPlatform().daemon().name("receiver errors").start(this::readComplaints);
   }
 
   /**
-   * Starts one and waits until it is connected.
+   * Starts one, which then waits for its guest to be named.
    *
-   * @throws IllegalStateException if it does not come so far
+   * @throws IllegalStateException if it cannot be started
    */
-  static ReceiverProcess start() throws InterruptedException {
+  static ReceiverProcess start() {
     Path path = newPath();
-    ReceiverProcess receiver;
     try {
-      receiver =
-          new ReceiverProcess(
-              OtherJvm.command(Main.class, "receive", "--parent", path.toString())
-                  .redirectOutput(ProcessBuilder.Redirect.DISCARD)
-                  .start());
+      return new ReceiverProcess(
+          OtherJvm.command(Main.class, "receive", "--parent", path.toString())
+              .redirectOutput(ProcessBuilder.Redirect.DISCARD)
+              .start(),
+          path);
     } catch (IOException e) {
       throw new IllegalStateException("the receiving process did not start: " + e.getMessage(), e);
-    }
-    try {
-      receiver.connect(path);
-      return receiver;
-    } catch (IOException e) {
-      receiver.kill();
-      throw new IllegalStateException("no way to the receiving process: " + Tidemark.text(e), e);
-    } catch (RuntimeException | InterruptedException e) {
-      receiver.kill();
-      throw e;
     }
   }
 
@@ -96,27 +88,47 @@ final class ReceiverProcess implements AutoCloseable {
         && NAME.matcher(String.valueOf(path.getParent().getFileName())).matches();
   }
 
-  /** The receiver waits for a byte on its standard input, and then connects. */
-  private void connect(Path path) throws IOException, InterruptedException {
-    Files.createDirectory(
-        path.getParent(),
-        PosixFilePermissions.asFileAttribute(PosixFilePermissions.fromString("rwx------")));
-    try (Socket listener = Socket.listen(path)) {
+  /**
+   * Has it connect and make room while this process goes on.
+   *
+   * @param hello says for which guest
+   * @throws IllegalStateException if it cannot
+   */
+  void greet(Wire.Hello hello) throws InterruptedException {
+    try {
+      Files.createDirectory(
+          path.getParent(),
+          PosixFilePermissions.asFileAttribute(PosixFilePermissions.fromString("rwx------")));
+    } catch (IOException e) {
+      throw new IllegalStateException("no way to the receiving process: " + Tidemark.text(e), e);
+    }
+    listener = Socket.listen(path);
+    try {
       OutputStream input = process.getOutputStream();
-      input.write('\n');
+      input.write(Wire.line(hello));
       input.flush();
-      socket = accept(listener);
     } catch (IOException e) {
       throw ended("its input is closed");
-    } finally {
-      Files.deleteIfExists(path.getParent());
     }
   }
 
-  private Socket accept(Socket listener) throws InterruptedException {
+  /**
+   * Waits until it is connected.
+   *
+   * @return the connection to it, closed with this
+   * @throws IllegalStateException if it does not come so far
+   */
+  Socket connection() throws InterruptedException {
+    try (Socket connections = listener) {
+      socket = accept(connections);
+    }
+    return socket;
+  }
+
+  private Socket accept(Socket connections) throws InterruptedException {
     long deadline = System.nanoTime() + TimeUnit.SECONDS.toNanos(START_SECONDS);
     while (true) {
-      while (!listener.awaitReadable(100)) {
+      while (!connections.awaitReadable(100)) {
         if (!process.isAlive()) {
           throw ended("it ended at once");
         }
@@ -124,7 +136,7 @@ final class ReceiverProcess implements AutoCloseable {
           throw ended("it said nothing for " + START_SECONDS + " s");
         }
       }
-      Socket found = listener.accept();
+      Socket found = connections.accept();
       Socket.Peer peer = found.peer();
       if (peer.pid() == process.pid() && peer.isThisUser()) {
         return found;
@@ -169,11 +181,6 @@ final class ReceiverProcess implements AutoCloseable {
     return process.toHandle().info().totalCpuDuration();
   }
 
-  /** The connection to it, closed with this. */
-  Socket socket() {
-    return socket;
-  }
-
   /** Says that the guest is there, or may be: the process is not killed any more. */
   void keep() {
     kept = true;
@@ -186,11 +193,22 @@ final class ReceiverProcess implements AutoCloseable {
   /** Waits a moment for it to end by itself, then ends it, unless it has a guest to check. */
   @Override
   public void close() {
-    socket.close();
+    if (listener != null) {
+      listener.close();
+    }
     try {
-      if (!process.waitFor(5, TimeUnit.SECONDS) && !kept) {
+      if (socket == null) {
         kill();
+      } else {
+        socket.close();
+        if (!process.waitFor(5, TimeUnit.SECONDS) && !kept) {
+          kill();
+        }
       }
+      Files.deleteIfExists(path);
+      Files.deleteIfExists(path.getParent());
+    } catch (IOException e) {
+      // An empty folder stays.
     } catch (InterruptedException e) {
       if (!kept) {
         process.destroyForcibly();

@@ -64,8 +64,13 @@ final class Wire {
 
   private Wire() {}
 
+  /** A message as it is sent. */
+  static byte[] line(Object message) {
+    return (Json.of(message) + "\n").getBytes(StandardCharsets.UTF_8);
+  }
+
   static void send(Socket socket, Object message) {
-    byte[] line = (Json.of(message) + "\n").getBytes(StandardCharsets.UTF_8);
+    byte[] line = line(message);
     try (Arena arena = Arena.ofConfined()) {
       MemorySegment memory = arena.allocate(line.length);
       MemorySegment.copy(line, 0, memory, ValueLayout.JAVA_BYTE, 0, line.length);
@@ -125,9 +130,18 @@ final class Wire {
         }
       }
     }
+    return parse(line.toString(StandardCharsets.UTF_8), type);
+  }
+
+  /**
+   * A message that was received.
+   *
+   * @throws IllegalStateException if it is something else
+   */
+  static <T> T parse(String line, Class<T> type) {
     T message;
     try {
-      message = Json.read(line.toString(StandardCharsets.UTF_8), type);
+      message = Json.read(line, type);
     } catch (RuntimeException e) {
       message = null;
     }
