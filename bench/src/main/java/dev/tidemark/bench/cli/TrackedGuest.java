@@ -107,7 +107,9 @@ final class TrackedGuest implements AutoCloseable {
    */
   static TrackedGuest arriving(GuestKind kind, long ramBytes) {
     if (!kind.isOfTheLab()) {
-      return create(kind, Tracking.auto, ramBytes, 0);
+      TrackedGuest tracked = create(kind, Tracking.auto, ramBytes, 0);
+      tracked.guest.populate();
+      return tracked;
     }
     LabDevice device = kind == GuestKind.dmalog ? LabGuestDevices.dmalogAtDestination() : null;
     try {

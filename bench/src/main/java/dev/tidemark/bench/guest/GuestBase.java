@@ -78,6 +78,11 @@ abstract class GuestBase implements SelfCheckingGuest {
   /** Runs last on the guest's thread. */
   void threadEnds() {}
 
+  @Override
+  public final void populate() {
+    memory.populate();
+  }
+
   /** Prepares what the guest's own code needs, in memory that is zero. */
   abstract void prepare();
 

@@ -103,4 +103,7 @@ public interface SelfCheckingGuest extends AutoCloseable {
   /** Stops it and frees its memory, which nobody may use any more. */
   @Override
   void close();
+
+  /** Allocates all of its memory, so that a guest that arrives has no page to wait for. */
+  void populate();
 }
