@@ -59,7 +59,8 @@ final class QemuContestant implements Contestant {
       Thread.sleep(PACE_MILLIS);
       GuestStatus before = source.status();
       long ready = System.nanoTime();
-      try (QemuGuest destination = guest("destination", image, "-incoming", "defer")) {
+      try (QemuGuest destination =
+          guest("destination", image, "-mem-prealloc", "-incoming", "defer")) {
         prepare(source.qemu());
         prepare(destination.qemu());
         destination.qemu().execute("migrate-incoming", Map.of("uri", "tcp:127.0.0.1:0"));
