@@ -19,7 +19,10 @@ import java.lang.foreign.MemorySegment;
  * <p>Threading: stateless. The writes are plain and not atomic: a bit that another thread, or the
  * kernel, sets in the same word at the same time may be lost. So one writer at a time.
  *
- * <p>Cost: one pass over the range, at memory speed; nothing is allocated once compiled.
+ * <p>Cost: one pass over the range, at memory speed where vectors run, in about 2 ns a word where
+ * the scalar twin does: until vectors are proven ({@link Bitmaps}), and of memory that an arena may
+ * close. Nothing is allocated, but for the moments after which a vector kernel is found to be
+ * deoptimized and taken back.
  */
 public interface BitmapOps {
   /** {@code dst |= src}. */

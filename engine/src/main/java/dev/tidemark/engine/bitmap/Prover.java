@@ -111,8 +111,8 @@ final class Prover {
           prove(proof, Kernel.values()[Integer.numberOfTrailingZeros(left)]);
         }
       } catch (Throwable e) {
-        logger().log(System.Logger.Level.WARNING, "bitmap operations stay scalar", e);
         refuse(Kernel.ALL);
+        logger().log(System.Logger.Level.WARNING, "bitmap operations stay scalar", e);
       } finally {
         running.set(false);
       }

@@ -11,8 +11,7 @@ import java.util.Objects;
  * @param maxBandwidth bytes/s on the wire while the guest runs, 0 for no limit; the final copy,
  *     with the guest stopped, is not limited, so the expectation before it errs on the safe side
  * @param maxRounds rounds with the guest running, at least 1
- * @param timeLimit for all rounds together, until the guest is stopped; the warm-up before the
- *     first does not count
+ * @param timeLimit for all rounds together, from {@code run()} until the guest is stopped
  * @param atLimit what happens at {@code maxRounds} or {@code timeLimit}
  * @param answerLimit how long the destination may take to answer, its work on the state included,
  *     and how long it may take in nothing

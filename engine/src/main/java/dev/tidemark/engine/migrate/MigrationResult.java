@@ -23,7 +23,7 @@ import java.util.List;
  * @param stoppedNanos {@code System.nanoTime()} at which the guest was stopped; 0 if it never was
  * @param firstPageNanos from the call of {@link OutgoingMigration#run} until the first page of RAM
  *     was handed to the kernel, a zero page's record included; -1 if none was
- * @param totalNanos the whole migration, after the warm-up
+ * @param totalNanos the whole migration, from {@code run()} on
  */
 public record MigrationResult(
     Outcome outcome,

@@ -115,7 +115,6 @@ public final class OutgoingMigration {
   private ReturnPath answers;
   private Observer observer;
 
-  private long calledNanos;
   private long startNanos;
   private int round;
   private long dirtyPages;
@@ -263,7 +262,6 @@ public final class OutgoingMigration {
       }
       runner = Thread.currentThread();
     }
-    calledNanos = System.nanoTime();
     startNanos = System.nanoTime();
     Watchdog watchdog = null;
     Throwable failure = null;
@@ -275,7 +273,6 @@ public final class OutgoingMigration {
       answers = new ReturnPath(socket);
       observer = Observer.start(listener);
       watchdog = Watchdog.start(this::look);
-      startNanos = System.nanoTime();
       throttle.waitUntilAtMost(startNanos + timeLimitNanos);
       if (options.atLimit() == AtLimit.FAIL) {
         setDeadline(startNanos + timeLimitNanos);
@@ -354,7 +351,7 @@ public final class OutgoingMigration {
         tracker.failures(),
         expectedAtStop,
         stoppedNanos,
-        writer.firstPageNanos() == 0 ? -1 : writer.firstPageNanos() - calledNanos,
+        writer.firstPageNanos() == 0 ? -1 : writer.firstPageNanos() - startNanos,
         System.nanoTime() - startNanos);
   }
 
