@@ -9,6 +9,7 @@ import java.time.Duration;
 import java.util.List;
 import java.util.Objects;
 import java.util.concurrent.CancellationException;
+import java.util.concurrent.locks.LockSupport;
 
 /**
  * Receives a guest: loads its memory and state, answers, waits for go, and only then lets it run.
@@ -21,6 +22,9 @@ public final class IncomingMigration {
   public static final Duration IDLE_LIMIT = Duration.ofSeconds(60);
 
   // Made before they are needed: then there may be no memory.
+  private static final int MAX_TRIES = 20;
+  private static final long PAUSE_NANOS = 50_000_000;
+  private static final int SOME_BYTES = 4096;
   private static final IncomingResult TOLD = new IncomingResult(true, "");
   private static final IncomingResult NOT_TOLD =
       new IncomingResult(false, "the source could not be told, and why cannot be put into words");
@@ -238,6 +242,7 @@ public final class IncomingMigration {
       reserve = null;
       // The source hears that nothing runs here, so that has to be true first.
       abort(e);
+      awaitMemory();
       try {
         reader.shut(1);
       } catch (Throwable again) {
@@ -249,11 +254,30 @@ public final class IncomingMigration {
           e);
     }
     reserve = null;
+    awaitMemory();
     try {
       reader.shut(0);
       return TOLD;
     } catch (Throwable e) {
       return notTold(e);
+    }
+  }
+
+  /**
+   * Tries to allocate until it succeeds, for a second at most, after the reserve was let go for
+   * what has to be said now. A collector that had nothing but a full heap to collect refuses
+   * although there is memory again, until its share of the time has fallen (G1,
+   * UseGCOverheadLimit). In this class, as no other could be loaded now.
+   */
+  private void awaitMemory() {
+    for (int i = 0; i < MAX_TRIES; i++) {
+      try {
+        reserve = new byte[SOME_BYTES];
+        reserve = null;
+        return;
+      } catch (OutOfMemoryError e) {
+        LockSupport.parkNanos(PAUSE_NANOS);
+      }
     }
   }
 
