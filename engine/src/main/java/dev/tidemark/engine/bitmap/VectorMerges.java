@@ -23,7 +23,14 @@ import jdk.incubator.vector.VectorOperators;
  * those whose source is shifted. Large ones are shared with a second thread.
  */
 final class VectorMerges implements SecondThread.Pass {
-  /** The least and the most of {@link #stretch}. */
+  /**
+   * How many bytes are merged before asking whether the source was clean all along: as many again
+   * as had bits so far, within these limits, since each question costs. Merging goes on without a
+   * branch on the data; only at the beginning and after a clean stretch are sources scanned for the
+   * next bit, and their destinations not touched. By {@code max} and {@code min} in the kernels
+   * themselves, as C2 inlines those everywhere: where it does not, and there is a call, a kernel
+   * keeps its sums on the stack.
+   */
   private static final long SHORT_STRETCH = 32 << 10;
 
   private static final long LONG_STRETCH = 256 << 10;
@@ -64,17 +71,6 @@ final class VectorMerges implements SecondThread.Pass {
     return clear
         ? orCountClearAligned(dst, d + from, src, s + from, end - from)
         : orCountAligned(dst, d + from, src, s + from, end - from);
-  }
-
-  /**
-   * How many bytes are merged before asking whether the source was clean all along: as many again
-   * as had bits so far, since each question costs. Merging goes on without a branch on the data;
-   * only at the beginning and after a clean stretch are sources scanned for the next bit, and their
-   * destinations not touched. By {@code max} and {@code min}, as C2 inlines those everywhere: where
-   * it does not, and there is a call, a kernel keeps its sums on the stack.
-   */
-  private static long stretch(long dirty) {
-    return Math.min(Math.max(dirty, SHORT_STRETCH), LONG_STRETCH);
   }
 
   /** Words that begin {@code shift} bits, 1 to 63, into the lower ones. */
@@ -142,7 +138,7 @@ final class VectorMerges implements SecondThread.Pass {
     boolean dirty = true;
     while (dirty && i < bytes) {
       LongVector all = LongVector.zero(SPECIES);
-      long stop = Math.min(i + stretch(i), bytes);
+      long stop = Math.min(i + Math.min(Math.max(i, SHORT_STRETCH), LONG_STRETCH), bytes);
       for (; i < stop; i += BYTES) {
         LongVector in = fromMemorySegment(SPECIES, src, s + i, LE);
         fromMemorySegment(SPECIES, dst, d + i, LE).or(in).intoMemorySegment(dst, d + i, LE);
@@ -180,7 +176,7 @@ final class VectorMerges implements SecondThread.Pass {
     boolean dirty = true;
     while (dirty && i < bytes) {
       LongVector all = LongVector.zero(SPECIES);
-      long stop = Math.min(i + stretch(i), bytes);
+      long stop = Math.min(i + Math.min(Math.max(i, SHORT_STRETCH), LONG_STRETCH), bytes);
       for (; i < stop; i += BYTES) {
         LongVector in =
             join(
@@ -220,7 +216,7 @@ final class VectorMerges implements SecondThread.Pass {
     boolean dirty = true;
     while (dirty && i < bytes) {
       LongVector all = LongVector.zero(SPECIES);
-      long stop = Math.min(i + stretch(i), bytes);
+      long stop = Math.min(i + Math.min(Math.max(i, SHORT_STRETCH), LONG_STRETCH), bytes);
       for (; i < stop; i += PAIR) {
         LongVector in = fromMemorySegment(SPECIES, src, s + i, LE);
         LongVector old = fromMemorySegment(SPECIES, dst, d + i, LE);
@@ -262,7 +258,7 @@ final class VectorMerges implements SecondThread.Pass {
     boolean dirty = true;
     while (dirty && i < bytes) {
       LongVector all = LongVector.zero(SPECIES);
-      long stop = Math.min(i + stretch(i), bytes);
+      long stop = Math.min(i + Math.min(Math.max(i, SHORT_STRETCH), LONG_STRETCH), bytes);
       for (; i < stop; i += BYTES) {
         LongVector in =
             join(
@@ -312,7 +308,7 @@ final class VectorMerges implements SecondThread.Pass {
     boolean dirty = true;
     while (dirty && i < bytes) {
       LongVector all = LongVector.zero(SPECIES);
-      int some = (int) Math.min(stretch(i), bytes - i);
+      int some = (int) Math.min(Math.min(Math.max(i, SHORT_STRETCH), LONG_STRETCH), bytes - i);
       long s = src + i;
       long d = dst + i;
       for (int done = 0; done < some; done += PAIR) {
@@ -366,7 +362,7 @@ final class VectorMerges implements SecondThread.Pass {
     boolean dirty = true;
     while (dirty && i < bytes) {
       LongVector all = LongVector.zero(SPECIES);
-      long stop = Math.min(i + stretch(i), bytes);
+      long stop = Math.min(i + Math.min(Math.max(i, SHORT_STRETCH), LONG_STRETCH), bytes);
       for (; i < stop; i += BYTES) {
         LongVector in =
             join(
@@ -404,7 +400,7 @@ final class VectorMerges implements SecondThread.Pass {
     boolean dirty = true;
     while (dirty && i < bytes) {
       LongVector all = LongVector.zero(SPECIES);
-      long stop = Math.min(i + stretch(i), bytes);
+      long stop = Math.min(i + Math.min(Math.max(i, SHORT_STRETCH), LONG_STRETCH), bytes);
       for (; i < stop; i += BYTES) {
         LongVector in = fromMemorySegment(SPECIES, src, s + i, LE);
         fromMemorySegment(SPECIES, dst, d + i, LE).and(in.not()).intoMemorySegment(dst, d + i, LE);
@@ -435,7 +431,7 @@ final class VectorMerges implements SecondThread.Pass {
     boolean dirty = true;
     while (dirty && i < bytes) {
       LongVector all = LongVector.zero(SPECIES);
-      long stop = Math.min(i + stretch(i), bytes);
+      long stop = Math.min(i + Math.min(Math.max(i, SHORT_STRETCH), LONG_STRETCH), bytes);
       for (; i < stop; i += BYTES) {
         LongVector in =
             join(
