@@ -55,6 +55,19 @@ class MappingTest {
   }
 
   @Test
+  void populatingAllocatesEachPageAndKeepsIt() {
+    Mapping mapping = Mapping.anonymous(64 * Pages.SIZE);
+    try (mapping) {
+      mapping.segment().set(JAVA_LONG, 8, 7);
+      assertEquals(1, resident(mapping.segment()));
+      assertTrue(mapping.populate());
+      assertEquals(64, resident(mapping.segment()));
+      assertEquals(7, mapping.segment().get(JAVA_LONG, 8));
+    }
+    assertThrows(ClosedException.class, mapping::populate);
+  }
+
+  @Test
   void guardedMemoryIsTouchedInAdvance() {
     try (Mapping mapping = Mapping.guarded(64 * Pages.SIZE)) {
       assertEquals(64, resident(mapping.segment()));

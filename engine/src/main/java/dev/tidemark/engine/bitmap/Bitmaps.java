@@ -8,6 +8,7 @@ import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
+import java.util.Set;
 
 /**
  * The one gate: hands out the operations, which are the scalar twin's until a kernel of the vector
@@ -15,8 +16,9 @@ import java.util.Optional;
  * own proves a kernel once the scalar twin has had milliseconds of its work.
  *
  * <p>The system property {@code tidemark.vector} is {@code auto}, the default; {@code forbid} for
- * the scalar twin; or {@code require}, for tests, with which {@link #ops()} is the vector twin from
- * the first call on, compiled or not, and throws where it cannot be.
+ * the scalar twin; or, for tests, {@code eager} for the vector twin from the first call on,
+ * compiled or not, where this machine has vectors, and {@code require} for the same, with which
+ * {@link #ops()} throws where it has not.
  */
 public final class Bitmaps {
   private static final String PROPERTY = "tidemark.vector";
@@ -27,7 +29,12 @@ public final class Bitmaps {
 
   /** Loads no class of vectors: a process that needs none starts without them. */
   private static final CheckedBitmapOps OPS =
-      MODE.equals("forbid") ? SCALAR : MODE.equals("require") ? Twin.VECTOR_OR_NULL : PROVER.ops();
+      switch (MODE) {
+        case "forbid" -> SCALAR;
+        case "require" -> Twin.VECTOR_OR_NULL;
+        case "eager" -> Twin.VECTOR_OR_NULL == null ? SCALAR : Twin.VECTOR_OR_NULL;
+        default -> PROVER.ops();
+      };
 
   /** What is known once it is needed, as it takes some time to know. */
   private static final class Twin {
@@ -89,10 +96,10 @@ public final class Bitmaps {
    */
   public static String inUse() {
     if (OPS == SCALAR) {
-      return "scalar: " + PROPERTY + "=forbid";
+      return "scalar: " + PROPERTY + "=" + MODE;
     }
     if (OPS != PROVER.ops()) {
-      return "vector: " + PROPERTY + "=require";
+      return "vector: " + PROPERTY + "=" + MODE;
     }
     int proven = PROVER.ops().proven();
     return proven == 0
@@ -106,7 +113,7 @@ public final class Bitmaps {
    * Has every kernel proven now, and waits for that: for an agent that starts long before its first
    * migration. Without it kernels are proven when they are needed.
    *
-   * <p>Cost: about a second of one core, some 100 MiB of garbage; nothing where it is done already.
+   * <p>Cost: about two seconds of one core, 64 MiB of garbage; nothing where it is done already.
    *
    * @return the names of the kernels that stay scalar; empty if all are vectors
    * @throws InterruptedException if the thread was interrupted; the proof goes on
@@ -147,8 +154,8 @@ public final class Bitmaps {
     if (MODE.equals("forbid")) {
       return PROPERTY + "=forbid";
     }
-    if (!MODE.equals("auto") && !MODE.equals("require")) {
-      return PROPERTY + "=" + MODE + " is none of auto, require and forbid";
+    if (!Set.of("auto", "eager", "require").contains(MODE)) {
+      return PROPERTY + "=" + MODE + " is none of auto, eager, require and forbid";
     }
     if (!hasModule()) {
       return "no module jdk.incubator.vector: add --add-modules=jdk.incubator.vector (or start with"

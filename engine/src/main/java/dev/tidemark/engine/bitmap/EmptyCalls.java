@@ -30,17 +30,23 @@ final class EmptyCalls {
     }
     switch (kernel) {
       case SUMMARIZE -> {
-        VectorLines.summarizeLines(map.address(), 0, map.address());
-        VectorLines.summarizeParts(map, 0, map);
+        if (Vectors.BYTES == Vectors.LINE) {
+          VectorLines.summarizeLines(map.address(), 0, map.address());
+        } else {
+          VectorLines.summarizeParts(map, 0, map);
+        }
       }
       case LIST_RUNS -> {
+        if (Vectors.BYTES != Vectors.LINE) {
+          VectorRuns.listRunsOfParts(scan, 0, 0);
+          return;
+        }
         VectorRuns.collectLines(scan, 0);
         VectorRuns.readAhead(scan, 0, 0);
         VectorRuns.collectWords(scan, 0);
         VectorRuns.skipFull(map, scan.ends, 0, 0, 0);
         VectorRuns.listWords(scan.edges, 0, 0, 0, scan.ends, 0);
         VectorRuns.listRest(0, 0, scan.ends, 0);
-        VectorRuns.listRunsOfParts(scan, 0, 0);
       }
       case CLEAR_LINES -> {
         VectorLines.clearParts(map, 0, 0, map);

@@ -8,8 +8,8 @@ import java.lang.invoke.VarHandle;
 import java.lang.management.ManagementFactory;
 
 /**
- * What runs: of each kernel the vector twin's where it is proven to be compiled, else the scalar
- * twin's, which also does what memory that an arena may close needs. Never waits for the compiler.
+ * Runs each operation on the vector twin if its kernel is proven to be compiled, else on the scalar
+ * twin, as it does with all memory that an arena may close. Never waits for the compiler.
  *
  * <p>A kernel is wanted once its scalar twin has had so much work that vectors would pay, and is
  * proven then ({@link Prover}). One that allocates later goes back.

@@ -10,7 +10,7 @@ import java.util.function.Supplier;
 /**
  * Proves vector kernels when they are wanted, and publishes each that is, in a thread of its own:
  * at a low priority, as a machine from which guests are moved away is busy, and only as long as
- * there is something to prove. What it takes no one waits for, but who asks to.
+ * there is something to prove. Only callers of {@link #await} wait for it.
  */
 final class Prover {
   /** Proofs of a kernel after which it stays scalar: each costs up to 64 MiB of garbage. */
@@ -104,9 +104,9 @@ final class Prover {
   }
 
   private void run() {
-    Libc.setpriority(Libc.PRIO_PROCESS, 0, NICE);
     do {
       try (KernelProof proof = new KernelProof()) {
+        Libc.setpriority(Libc.PRIO_PROCESS, 0, NICE);
         for (int left = wanted.get(); left != 0; left = wanted.get()) {
           prove(proof, Kernel.values()[Integer.numberOfTrailingZeros(left)]);
         }

@@ -21,10 +21,11 @@ public final class IncomingMigration {
   /** How long the source may be silent, unless the caller says otherwise. */
   public static final Duration IDLE_LIMIT = Duration.ofSeconds(60);
 
-  // Made before they are needed: then there may be no memory.
   private static final int MAX_TRIES = 20;
   private static final long PAUSE_NANOS = 50_000_000;
   private static final int SOME_BYTES = 4096;
+
+  // Made before they are needed: then there may be no memory.
   private static final IncomingResult TOLD = new IncomingResult(true, "");
   private static final IncomingResult NOT_TOLD =
       new IncomingResult(false, "the source could not be told, and why cannot be put into words");
